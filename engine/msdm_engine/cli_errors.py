@@ -1,0 +1,21 @@
+"""How every command of msdm reports an error: its three parts on standard error, and the exit code of its class."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from msdm_engine.errors import MsdmError
+
+
+class MsdmGroup(click.Group):
+    """A command group that turns :class:`MsdmError` into a message and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command; a bug still shows its traceback."""
+        try:
+            return super().invoke(ctx)
+        except MsdmError as error:
+            click.echo(f"error: {error.render()}", err=True)
+            ctx.exit(error.exit_code)
