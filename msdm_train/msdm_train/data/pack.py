@@ -1,0 +1,141 @@
+"""The packed data set: one memory-mapped safetensors file with pictures, statistics, licence and source.
+
+Tensors ``image/<field>`` [H, W, 3] uint8 and ``instances/<field>`` [H, W] uint16; the file's metadata holds
+one JSON text under ``msdm`` (see :class:`PackInfo`). No pickle, and a crop reads only its own rows.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from msdm_engine.conditions.colour import Colour, colour_from_image
+from msdm_engine.conditions.maps import maps_from_instances
+from msdm_engine.errors import InputError
+from msdm_train.data.reader import Field, Reader, Region
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class FieldInfo:
+    """What the pack knows of a field without reading its pixels."""
+
+    id: str
+    split: str
+    height_px: int
+    width_px: int
+    nuclei: int
+    regions: tuple[Region, ...]
+
+
+@dataclass(frozen=True)
+class PackInfo:
+    """Description of a pack.
+
+    Args:
+        statistics: over train pixels: ``state_mean`` and ``state_std`` of the six state channels in [-1, 1],
+            and ``presets``: for each train description its tags, tiles and mean colour (8-bit units).
+    """
+
+    name: str
+    licence: str
+    source: str
+    fields: tuple[FieldInfo, ...]
+    statistics: dict[str, Any]
+
+
+def write_pack(reader: Reader, path: Path) -> PackInfo:
+    """Packs all fields of a reader into ``path``, atomically."""
+    fields = list(reader.fields())
+    if not any(field.split == "train" for field in fields):
+        raise InputError(f"{reader.name} has no field in the split train", hint="assign fields to splits")
+    infos = tuple(_info(field) for field in fields)
+    train = [field for field in fields if field.split == "train"]
+    info = PackInfo(reader.name, reader.licence, reader.source, infos, _statistics(train))
+    tensors = {}
+    for field in fields:
+        tensors[f"image/{field.id}"] = np.ascontiguousarray(field.image)
+        tensors[f"instances/{field.id}"] = np.ascontiguousarray(field.instances)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    save_file(tensors, temporary, metadata={"msdm": json.dumps({"format": FORMAT_VERSION, **asdict(info)})})
+    os.replace(temporary, path)
+    return info
+
+
+def _info(field: Field) -> FieldInfo:
+    height, width = field.instances.shape
+    nuclei = int(np.count_nonzero(np.unique(field.instances)))
+    return FieldInfo(field.id, field.split, height, width, nuclei, field.regions)
+
+
+def _statistics(train: list[Field]) -> dict[str, Any]:
+    total, squares, count = np.zeros(6), np.zeros(6), 0
+    presets: dict[str, dict[str, Any]] = {}
+    for field in train:
+        for region in field.regions:
+            window = np.s_[region.y0 : region.y1, region.x0 : region.x1]
+            image, instances = field.image[window], field.instances[window]
+            state = np.concatenate([image.transpose(2, 0, 1) / 127.5 - 1.0, maps_from_instances(instances)])
+            total += state.sum((1, 2))
+            squares += (state.astype(np.float64) ** 2).sum((1, 2))
+            count += instances.size
+            preset = presets.setdefault(region.description, {"tags": region.tags, "colours": []})
+            preset["colours"].append(colour_from_image(image, instances))
+    mean = total / count
+    std = np.sqrt(squares / count - mean**2)
+    return {
+        "state_mean": mean.tolist(),
+        "state_std": std.tolist(),
+        "presets": {text: _preset(p["tags"], p["colours"]) for text, p in sorted(presets.items())},
+    }
+
+
+def _preset(tags: dict[str, str], colours: list[Colour]) -> dict[str, Any]:
+    """Mean colour over the tiles of one description."""
+    preset: dict[str, Any] = {"tags": tags, "tiles": len(colours)}
+    for region in ("foreground", "background"):
+        found = [getattr(c, region) for c in colours if getattr(c, region) is not None]
+        if found:
+            preset[region] = {
+                "mean": np.mean([f.mean for f in found], 0).round(2).tolist(),
+                "std": np.mean([f.std for f in found], 0).round(2).tolist(),
+            }
+    return preset
+
+
+class Pack:
+    """A packed data set, opened for reading."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._file = safe_open(path, framework="numpy")
+            raw = json.loads((self._file.metadata() or {})["msdm"])
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            raise InputError(
+                f"{path} is not a packed data set: {error}", hint="make one with `msdm-train prepare SOURCE --out PACK`"
+            ) from error
+        if raw.pop("format") != FORMAT_VERSION:
+            raise InputError(f"{path} has an unknown format version", hint="prepare the data again")
+        fields = []
+        for entry in raw.pop("fields"):
+            regions = tuple(Region(**region) for region in entry.pop("regions"))
+            fields.append(FieldInfo(**entry, regions=regions))
+        self.info = PackInfo(**raw, fields=tuple(fields))
+
+    def split(self, name: str) -> tuple[FieldInfo, ...]:
+        """The fields of one split."""
+        return tuple(field for field in self.info.fields if field.split == name)
+
+    def window(self, field_id: str, y0: int, x0: int, y1: int, x1: int) -> tuple[np.ndarray, np.ndarray]:
+        """Picture [h, w, 3] uint8 and instance map [h, w] uint16 of a window, copied from the mapped file."""
+        image = self._file.get_slice(f"image/{field_id}")[y0:y1, x0:x1]
+        return image, self._file.get_slice(f"instances/{field_id}")[y0:y1, x0:x1]

@@ -1,0 +1,79 @@
+"""The whole model: text encoder, conditioner and U-Net, with EDM preconditioning for each channel."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from transformers import BertConfig, BertModel
+
+from msdm_train.model.conditioner import Conditioner, Conditions, Context
+from msdm_train.model.config import ModelConfig
+from msdm_train.model.unet import UNet
+
+
+class TextEncoder(nn.Module):
+    """BERT (``transformers.BertModel``) without its pooler: token ids -> token states."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        text = config.text
+        self.bert = BertModel(
+            BertConfig(
+                vocab_size=text.vocabulary,
+                hidden_size=text.hidden,
+                num_hidden_layers=text.layers,
+                num_attention_heads=text.heads,
+                intermediate_size=text.intermediate,
+                max_position_embeddings=config.text_tokens,
+                attn_implementation="eager",
+            ),
+            add_pooling_layer=False,
+        )
+
+    def forward(self, token_ids: Tensor, token_mask: Tensor) -> Tensor:
+        """[N, T] int64 and [N, T] float -> [N, T, hidden]. Rows without any token attend to padding; masked later."""
+        return self.bert(input_ids=token_ids, attention_mask=token_mask).last_hidden_state
+
+
+class MSDM(nn.Module):
+    """D(x; sigma, conditions) of Karras et al. 2022 (EDM), table 1, with a mean and sigma_data for each channel."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.text_encoder = TextEncoder(config)
+        self.conditioner = Conditioner(config, UNet.attention_blocks(config))
+        self.unet = UNet(config)
+        self.register_buffer("mean", torch.tensor(config.state_mean)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(config.state_std)[:, None, None], persistent=False)
+
+    def context(self, batch: dict[str, Tensor]) -> Context:
+        """Conditions of a batch (names as in :mod:`msdm_engine.contract`) -> what every step needs."""
+        states = self.text_encoder(batch["token_ids"], batch["token_mask"])
+        return self.conditioner(
+            Conditions(
+                batch["maps"],
+                batch["maps_present"],
+                batch["colour"],
+                batch["colour_present"],
+                states,
+                batch["token_mask"],
+            )
+        )
+
+    def forward(self, x: Tensor, sigma: Tensor, context: Context) -> Tensor:
+        """Denoised estimate D of the noisy state.
+
+        Args:
+            x: [B, C, H, W] float32, data in [-1, 1] plus sigma times unit noise.
+            sigma: [B] or [1] float32, at least 0.002.
+            context: conditions of the B samples.
+        """
+        s = sigma[:, None, None, None]
+        variance = s**2 + self.std**2
+        c_in, c_skip, c_out = variance.rsqrt(), self.std**2 / variance, s * self.std * variance.rsqrt()
+        centred = x - self.mean
+        return self.mean + c_skip * centred + c_out * self.unet(c_in * centred, sigma, context)
