@@ -1,0 +1,159 @@
+"""Checkpoint -> bundle: graphs, tokenizer, model card and manifest, written whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shutil
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from msdm_engine.bundle import TOKENIZER
+from msdm_engine.conditions.colour import Colour, RegionColour
+from msdm_engine.conditions.metadata import TextTokenizer
+from msdm_engine.errors import OutputError
+from msdm_engine.manifest import MANIFEST, FileEntry, GraphSpec, Manifest, Preset, Sampling, TensorSpec
+from msdm_engine.schedule import RHO, SIGMA_MAX, SIGMA_MIN
+from msdm_export.graphs import graph_exports
+from msdm_export.onnx_export import onnx_from_module, round_to_half, store_weights_in_half
+from msdm_export.parity import Conditions, measure_parity
+from msdm_train.data.pack import Pack
+from msdm_train.training.checkpoint import CheckpointInfo, load_model
+
+MODEL_CARD = "MODEL_CARD.md"
+
+
+def export_bundle(
+    checkpoint: Path,
+    out: Path,
+    *,
+    name: str,
+    half_storage: bool = True,
+    pack: Path | None = None,
+    card: Path | None = None,
+    sampling: Sampling | None = None,
+    report: Callable[[str], None] = lambda _: None,
+) -> Manifest:
+    """Exports a checkpoint.
+
+    Args:
+        checkpoint: folder with ``checkpoint.json``.
+        out: bundle folder to write; an existing bundle is replaced, anything else is an error.
+        half_storage: store large weights as float16 (the arithmetic stays float32).
+        pack: data whose ``val`` masks the parity is measured on; None: drawn layouts.
+        card: model card to ship with the bundle.
+        report: told what is being done.
+
+    Raises:
+        InputError: the checkpoint or pack cannot be used.
+        OutputError: ``out`` exists and is no bundle.
+    """
+    if out.exists() and not (out / MANIFEST).is_file():
+        raise OutputError(f"{out} exists and is not a bundle", hint="choose another --out")
+    model, info = load_model(checkpoint)
+    rounding = round_to_half(model) if half_storage else 0.0
+    exports = graph_exports(model)
+    graphs: dict[str, bytes] = {}
+    specs: dict[str, GraphSpec] = {}
+    for export in exports:
+        report(f"exporting {export.name}")
+        proto = onnx_from_module(export)
+        if half_storage:
+            store_weights_in_half(proto)
+        graphs[export.name] = proto.SerializeToString()
+        specs[export.name] = GraphSpec(f"{export.name}.onnx", _tensors(proto.graph.input), _tensors(proto.graph.output))
+    report("measuring parity with PyTorch")
+    presets = presets_from_statistics(info.data["statistics"])
+    tokenizer = TextTokenizer(checkpoint / TOKENIZER, info.model.text_tokens)
+    source = Conditions(presets, tokenizer.encode, Pack(pack) if pack else None)
+    parity = measure_parity(exports, graphs, info.model, source)
+    files = {specs[graph].file: data for graph, data in graphs.items()}
+    files[TOKENIZER] = (checkpoint / TOKENIZER).read_bytes()
+    if card is not None:
+        files[MODEL_CARD] = card.read_bytes()
+    manifest = _manifest(name, info, specs, parity, presets, files, half_storage, rounding, sampling)
+    _write(out, manifest, files)
+    return manifest
+
+
+def _tensors(values: Any) -> tuple[TensorSpec, ...]:
+    specs = []
+    for value in values:
+        tensor = value.type.tensor_type
+        shape = tuple(d.dim_param or d.dim_value for d in tensor.shape.dim)
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
+        specs.append(TensorSpec(value.name, dtype, shape))
+    return tuple(specs)
+
+
+def presets_from_statistics(statistics: dict[str, Any]) -> dict[str, Preset]:
+    """Named presets from a pack's statistics; names join the tags, such as ``lilac-columnar-large``."""
+    presets: dict[str, Preset] = {}
+    for description, entry in statistics["presets"].items():
+        name = "-".join(entry["tags"].values()) or f"preset-{len(presets)}"
+        regions = {
+            side: RegionColour(tuple(entry[side]["mean"]), tuple(entry[side]["std"])) if side in entry else None
+            for side in ("foreground", "background")
+        }
+        presets[name] = Preset(description, entry["tags"], Colour(**regions), entry["tiles"])
+    return presets
+
+
+def _manifest(
+    name: str,
+    info: CheckpointInfo,
+    specs: dict[str, GraphSpec],
+    parity: dict[str, dict[str, Any]],
+    presets: dict[str, Preset],
+    files: dict[str, bytes],
+    half_storage: bool,
+    rounding: float,
+    sampling: Sampling | None,
+) -> Manifest:
+    config = info.model
+    return Manifest(
+        name=name,
+        stride=config.stride,
+        text_tokens=config.text_tokens,
+        state_channels=config.state_channels,
+        n_classes=config.n_classes,
+        files={file: FileEntry(len(data), hashlib.sha256(data).hexdigest()) for file, data in files.items()},
+        graphs={graph: GraphSpec(spec.file, spec.inputs, spec.outputs, parity[graph]) for graph, spec in specs.items()},
+        presets=presets,
+        sampling=sampling or Sampling("dpmpp-2m", 20, SIGMA_MIN, SIGMA_MAX, RHO, size_px=128, batch=4),
+        model={
+            **config.to_json(),
+            "weights_stored_as": "float16" if half_storage else "float32",
+            "largest_relative_rounding": rounding,
+        },
+        training={"steps": info.step, **info.training},
+        data={key: info.data[key] for key in ("name", "licence", "source", "trained_on_fields")},
+        tools={
+            "python": platform.python_version(),
+            **{tool: version(tool) for tool in ("msdm", "torch", "onnx", "onnxscript", "transformers")},
+        },
+    )
+
+
+def _write(out: Path, manifest: Manifest, files: dict[str, bytes]) -> None:
+    """Writes beside the final name and moves the folder into place."""
+    temporary, old = (out.with_name(f".{out.name}.{suffix}") for suffix in ("tmp", "old"))
+    for leftover in (temporary, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    try:
+        temporary.mkdir(parents=True)
+        for name, data in files.items():
+            (temporary / name).write_bytes(data)
+        (temporary / MANIFEST).write_text(manifest.to_json())
+        if out.exists():
+            os.replace(out, old)
+        os.replace(temporary, out)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise OutputError(f"bundle {out} cannot be written: {error}") from error
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,42 @@
+"""``msdm-export``: checkpoint -> bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from msdm_engine.cli_errors import MsdmGroup
+
+FOLDER = click.Path(path_type=Path)
+
+
+@click.group(cls=MsdmGroup)
+def main() -> None:
+    """Turn checkpoints into bundles that the engine runs."""
+
+
+@main.command()
+@click.argument("checkpoint", type=FOLDER)
+@click.option("--out", type=FOLDER, required=True, help="bundle folder to write")
+@click.option("--name", default="", help="name of the bundle [default: name of the folder]")
+@click.option("--data", "pack", type=FOLDER, help="packed data set whose val masks parity is measured on")
+@click.option("--card", type=FOLDER, help="model card (Markdown) to ship with the bundle")
+@click.option(
+    "--weights", type=click.Choice(["float16", "float32"]), default="float16", show_default=True,
+    help="how large weights are stored; the arithmetic is float32 either way",
+)  # fmt: skip
+def onnx(checkpoint: Path, out: Path, name: str, pack: Path | None, card: Path | None, weights: str) -> None:
+    """Export CHECKPOINT's graphs to ONNX and write a verified bundle."""
+    from msdm_export.bundle_writer import export_bundle
+
+    manifest = export_bundle(
+        checkpoint, out, name=name or out.name, half_storage=weights == "float16", pack=pack, card=card,
+        report=click.echo,
+    )  # fmt: skip
+    for graph, spec in manifest.graphs.items():
+        size = manifest.files[spec.file].size / 2**20
+        worst = max(spec.parity["outputs"].values())
+        click.echo(f"{graph:14s} {size:6.2f} MiB  largest difference from PyTorch {worst:.1e}")
+    total = sum(entry.size for entry in manifest.files.values()) / 2**20
+    click.echo(f"wrote {out} ({total:.1f} MiB)")
