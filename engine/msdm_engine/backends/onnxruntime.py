@@ -1,0 +1,72 @@
+"""ONNX Runtime on the CPU: the embedded default."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+
+from msdm_engine.bundle import Bundle
+from msdm_engine.errors import BackendError, RequestError
+
+
+class OnnxRuntimeBackend:
+    """One session for each graph, made from verified bytes."""
+
+    def __init__(self, bundle: Bundle, *, threads: int = 0) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise BackendError(
+                "the backend 'onnxruntime' is not installed", hint="pip install 'msdm[cpu]' (or 'msdm[gpu]')"
+            ) from error
+        if threads < 0:
+            raise RequestError(f"{threads} threads", note="0 (one for each core) or more")
+        threads = threads or os.cpu_count() or 1
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        self.identity = {
+            "backend": "onnxruntime",
+            "version": onnxruntime.__version__,
+            "provider": "CPUExecutionProvider",
+            "threads": str(threads),
+        }
+        self._sessions: dict[str, Any] = {}
+        for name, graph in bundle.graphs.items():
+            try:
+                session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+            except Exception as error:  # ONNX Runtime raises its own classes, derived from Exception only
+                raise BackendError(
+                    f"ONNX Runtime {onnxruntime.__version__} cannot load the graph '{name}': {error}",
+                    hint="export the bundle again, or install a newer onnxruntime",
+                ) from error
+            self._check(name, session, bundle)
+            self._sessions[name] = session
+
+    @staticmethod
+    def _check(name: str, session: Any, bundle: Bundle) -> None:
+        spec = bundle.manifest.graphs[name]
+        for side, found in (("inputs", session.get_inputs()), ("outputs", session.get_outputs())):
+            names, listed = [t.name for t in found], [t.name for t in getattr(spec, side)]
+            if names != listed:
+                raise BackendError(
+                    f"graph '{name}' has the {side} {names}, the manifest lists {listed}",
+                    hint="export the bundle again",
+                )
+
+    def run(self, graph: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Runs one graph; raises BackendError with ONNX Runtime's reason."""
+        session = self._sessions.get(graph)
+        if session is None:
+            raise BackendError(f"graph '{graph}' is not open", note=f"open: {', '.join(self._sessions) or 'none'}")
+        names = [output.name for output in session.get_outputs()]
+        try:
+            return dict(zip(names, session.run(names, inputs), strict=True))
+        except Exception as error:  # as above
+            raise BackendError(f"ONNX Runtime failed in the graph '{graph}': {error}") from error
+
+    def close(self) -> None:
+        """Drops the sessions."""
+        self._sessions.clear()
