@@ -6,7 +6,7 @@ Layouts are drawn at the size of the real tiles (256 x 320 px) with the defaults
 with the area, aspect ratio and count of each real tile in turn, beside those of the same tiles (a tile too dense for
 its layout is named and left out on both sides). The defaults were chosen while looking at these train tiles, so the
 comparison shows how far the layouts were fitted, not how they do on unseen tiles. ``gland`` stands beside columnar
-tiles, as no tile is tagged so. Times use one process; the labels of each map are checked before its time counts.
+tiles, as no tile is tagged so. Times use one process; the labels of each map are checked before a number is printed.
 """
 
 from __future__ import annotations
