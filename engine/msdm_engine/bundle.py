@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path, PurePosixPath
 
-from msdm_engine.contract import CONDITIONER, DENOISER, TEXT_ENCODER
+from msdm_engine.contract import (
+    CONDITIONER,
+    CONDITIONER_INPUTS,
+    DENOISER,
+    DENOISER_INPUTS,
+    DENOISER_OUTPUTS,
+    TEXT_ENCODER,
+    TEXT_ENCODER_INPUTS,
+    TEXT_ENCODER_OUTPUTS,
+)
 from msdm_engine.errors import BundleError
-from msdm_engine.manifest import MANIFEST, Manifest
+from msdm_engine.manifest import MANIFEST, FileEntry, Manifest
 
 REQUIRED_GRAPHS = (TEXT_ENCODER, CONDITIONER, DENOISER)
 TOKENIZER = "tokenizer.json"
-MAX_FILE_BYTES = 8 * 2**30
+MAX_BUNDLE_BYTES = 16 * 2**30
 MAX_MANIFEST_BYTES = 16 * 2**20
 
 
@@ -24,19 +33,29 @@ def reference_bundle() -> Path:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A verified bundle.
+    """A verified bundle. What was verified is held in memory, and nothing is read from the folder again.
 
     Args:
         folder: where it lies.
         manifest: what it says of itself.
         sha256: hash of its manifest, which holds the hashes of all files: the identity of the bundle.
-        graphs: verified bytes of each graph.
+        contents: verified bytes of each file, by the name that the manifest gives it.
     """
 
     folder: Path
     manifest: Manifest
     sha256: str
-    graphs: dict[str, bytes]
+    contents: dict[str, bytes] = field(repr=False)
+
+    @property
+    def graphs(self) -> dict[str, bytes]:
+        """Verified bytes of each graph, by the graph's name."""
+        return {name: self.contents[spec.file] for name, spec in self.manifest.graphs.items()}
+
+    @property
+    def tokenizer(self) -> bytes:
+        """Verified bytes of ``tokenizer.json``."""
+        return self.contents[TOKENIZER]
 
     @staticmethod
     def open(folder: Path | str | None = None) -> Bundle:
@@ -44,49 +63,96 @@ class Bundle:
 
         Raises:
             BundleError: no manifest, an unknown format, a file that is missing, of another size or hash, or
-                outside the folder, or a graph that is missing.
+                outside the folder, a graph that is missing, or one whose tensors are not those of the contract.
         """
         folder = reference_bundle() if folder is None else Path(folder)
         path = folder / MANIFEST
-        try:
-            if path.stat().st_size > MAX_MANIFEST_BYTES:
-                raise BundleError(f"{path} is larger than {MAX_MANIFEST_BYTES} bytes")
-            text = path.read_bytes()
-        except OSError as error:
-            raise BundleError(
-                f"{folder} is not a bundle: {MANIFEST} cannot be read ({error.strerror})",
-                hint="name the folder that `msdm-export onnx` wrote, or leave --bundle out for the reference bundle",
-            ) from error
+        text = _manifest_bytes(folder, path)
         try:
             manifest = Manifest.from_json(text.decode())
         except UnicodeDecodeError as error:
             raise BundleError(f"{path} is not UTF-8 text: {error}", hint="export the bundle again") from error
-        contents = {name: _verified(folder, name, manifest) for name in manifest.files}
-        graphs = {}
-        for graph in REQUIRED_GRAPHS:
-            spec = manifest.graphs.get(graph)
-            if spec is None or spec.file not in contents:
-                raise BundleError(f"{folder} lacks the graph '{graph}'", hint="export the bundle again")
-        for graph, spec in manifest.graphs.items():
-            graphs[graph] = contents[spec.file]
-        if TOKENIZER not in contents:
-            raise BundleError(f"{folder} lacks {TOKENIZER}", hint="export the bundle again")
-        return Bundle(folder, manifest, hashlib.sha256(text).hexdigest(), graphs)
+        _check_graphs(folder, manifest)
+        total = sum(entry.size for entry in manifest.files.values())
+        if total > MAX_BUNDLE_BYTES:
+            raise BundleError(f"{folder} claims {total} bytes", note=f"at most {MAX_BUNDLE_BYTES}")
+        contents = {name: _verified(folder, name, entry) for name, entry in manifest.files.items()}
+        return Bundle(folder, manifest, hashlib.sha256(text).hexdigest(), contents)
 
 
-def _verified(folder: Path, name: str, manifest: Manifest) -> bytes:
+def _manifest_bytes(folder: Path, path: Path) -> bytes:
+    hint = "name the folder that `msdm-export onnx` wrote, or leave --bundle out for the reference bundle"
+    try:
+        if not path.is_file():
+            raise BundleError(f"{folder} is not a bundle: it has no {MANIFEST}", hint=hint)
+        with path.open("rb") as file:
+            text = file.read(MAX_MANIFEST_BYTES + 1)
+    except OSError as error:
+        raise BundleError(
+            f"{folder} is not a bundle: {MANIFEST} cannot be read ({error.strerror})", hint=hint
+        ) from error
+    if len(text) > MAX_MANIFEST_BYTES:
+        raise BundleError(f"{path} is larger than {MAX_MANIFEST_BYTES} bytes", hint="do not use this bundle")
+    return text
+
+
+def _check_graphs(folder: Path, manifest: Manifest) -> None:
+    """The graphs are there, and their tensors are those that the engine feeds and reads."""
+    for graph in REQUIRED_GRAPHS:
+        if graph not in manifest.graphs:
+            raise BundleError(f"{folder} lacks the graph '{graph}'", hint="export the bundle again")
+    for graph, spec in manifest.graphs.items():
+        if spec.file not in manifest.files:
+            raise BundleError(
+                f"{folder} lacks the file {spec.file} of the graph '{graph}'",
+                note=f"the manifest lists {', '.join(manifest.files)}",
+                hint="export the bundle again",
+            )
+    if TOKENIZER not in manifest.files:
+        raise BundleError(f"{folder} lacks {TOKENIZER}", hint="export the bundle again")
+    # What else the conditioner gives out is handed to the denoiser under its own name.
+    context = tuple(tensor.name for tensor in manifest.graphs[CONDITIONER].outputs)
+    for graph, inputs, outputs in (
+        (TEXT_ENCODER, TEXT_ENCODER_INPUTS, TEXT_ENCODER_OUTPUTS),
+        (CONDITIONER, CONDITIONER_INPUTS, context),
+        (DENOISER, (*DENOISER_INPUTS, *context), DENOISER_OUTPUTS),
+    ):
+        for side, tensors, expected in (
+            ("inputs", manifest.graphs[graph].inputs, inputs),
+            ("outputs", manifest.graphs[graph].outputs, outputs),
+        ):
+            found = sorted(tensor.name for tensor in tensors)
+            if found != sorted(expected):
+                raise BundleError(
+                    f"graph '{graph}' of {folder} has the {side} {', '.join(found)}",
+                    note=f"the engine's contract says {', '.join(sorted(expected))}",
+                    hint="export the bundle with this version of msdm",
+                )
+
+
+def _verified(folder: Path, name: str, entry: FileEntry) -> bytes:
     """Bytes of a listed file whose size and hash are as the manifest says."""
-    entry, parts = manifest.files[name], PurePosixPath(name).parts
-    if not parts or name.startswith("/") or ".." in parts or "\\" in name:
+    parts = PurePosixPath(name).parts
+    if not parts or name.startswith("/") or ".." in parts or "\\" in name or ":" in name:
         raise BundleError(f"{MANIFEST} names the file '{name}' outside the bundle", hint="do not use this bundle")
     path = folder.joinpath(*parts)
-    if not path.is_file():
-        raise BundleError(f"{folder} lacks the file {name}", note="the manifest lists it", hint="copy the bundle again")
-    if path.stat().st_size != entry.size or entry.size > MAX_FILE_BYTES:
-        raise BundleError(
-            f"{path} has {path.stat().st_size} bytes", note=f"the manifest says {entry.size}", hint="copy it again"
-        )
-    data = path.read_bytes()
+    try:
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise BundleError(
+                f"{path} is a link that leaves the bundle", note=f"to {path.resolve()}", hint="copy the file itself"
+            )
+        if not path.is_file():
+            raise BundleError(
+                f"{folder} lacks the file {name}", note="the manifest lists it", hint="copy the bundle again"
+            )
+        if path.stat().st_size != entry.size:
+            raise BundleError(
+                f"{path} has {path.stat().st_size} bytes", note=f"the manifest says {entry.size}", hint="copy it again"
+            )
+        with path.open("rb") as file:
+            data = file.read(entry.size)
+    except (OSError, RuntimeError) as error:  # a loop of links is a RuntimeError
+        raise BundleError(f"{path} cannot be read: {error}", hint="copy the bundle again") from error
     if hashlib.sha256(data).hexdigest() != entry.sha256:
         raise BundleError(
             f"{path} does not have the SHA-256 of the manifest", hint="the file is damaged: copy it again"

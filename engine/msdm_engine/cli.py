@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
 from msdm_engine.cli_errors import MsdmGroup
-from msdm_engine.errors import RequestError
 
 PATH = click.Path(path_type=Path)
 
@@ -19,15 +15,20 @@ PATH = click.Path(path_type=Path)
 @click.group(cls=MsdmGroup)
 @click.version_option(package_name="msdm")
 def main() -> None:
-    """Generate pixel-precise pathology image-mask pairs."""
+    """Generate pixel-precise pathology image-mask pairs.
+
+    Exit codes: 0 done, 2 illegal request, 3 bundle, 4 input data, 5 output, 6 backend, 7 numerics,
+    130 interrupted.
+    """
 
 
 @main.command()
-@click.option("--out", type=PATH, required=True, help="folder to write; must not exist or be empty")
+@click.argument("request_file", metavar="[REQUEST.yaml]", type=PATH, required=False)
+@click.option("--out", type=PATH, help="folder to write; must not exist or be empty")
 @click.option("--masks", type=PATH, help="follow the instance maps of this folder (PNG, TIFF, NPY)")
 @click.option("--layout", help="follow drawn layouts: columnar, round, spindle, gland")
 @click.option("--invent", is_flag=True, help="let the model invent the layout; its mask is decoded")
-@click.option("--count", type=click.IntRange(1), help="number of pairs [default: one for each mask, else 16]")
+@click.option("--count", type=int, help="number of pairs [default: one for each mask, else 16]")
 @click.option("--size", "size_px", type=int, help="side of a pair in px (with --layout or --invent)")
 @click.option("--area", "area_px", type=float, help="median nuclear area in px (with --layout)")
 @click.option("--seed", type=int, default=0, show_default=True)
@@ -37,92 +38,54 @@ def main() -> None:
 @click.option("--description", default="", help="metadata: free text on the appearance")
 @click.option("--colour-from", type=PATH, help="take the colour of this picture")
 @click.option("--colour-mask", type=PATH, help="instance map of that picture")
+@click.option("--colour-jitter", type=float, default=0.0, help="move each mean colour by up to this (8-bit units)")
+@click.option("--guide-text", type=float, default=0.0, help="guidance towards the text; 0 is none")
+@click.option("--guide-colour", type=float, default=0.0, help="guidance towards the colour; 0 is none")
+@click.option("--steps", type=int, help="denoising steps [default: the bundle's]")
+@click.option("--solver", help="euler, dpmpp-2m or euler-ancestral [default: the bundle's]")
+@click.option("--root", type=PATH, help="folder that paths in the request file are relative to [default: its own]")
 @click.option("--bundle", type=PATH, help="bundle folder [default: the reference bundle]")
 @click.option("--backend", default="onnxruntime", show_default=True)
 @click.option("--threads", type=int, default=0, help="CPU threads; 0: one for each core")
-@click.option("--steps", type=int, help="denoising steps [default: the bundle's]")
-@click.option("--solver", help="euler, dpmpp-2m or euler-ancestral [default: the bundle's]")
 @click.option("--batch", type=int, help="pairs at once [default: the bundle's]")
-@click.option("--quiet", is_flag=True, help="no progress bar")
-def sample(out: Path, bundle: Path | None, backend: str, threads: int, quiet: bool, **options: Any) -> None:
-    """Generate pairs into a folder: images/, masks/ (16-bit labels), manifest.jsonl, contact_sheet.png."""
-    from tqdm import tqdm
+@click.option("--resume", is_flag=True, help="complete the interrupted set in --out")
+@click.option("--validate", is_flag=True, help="only check, and say what would be made and what it costs")
+@click.option("--quiet", is_flag=True, help="no progress bar, no summary")
+@click.option("--verbose", is_flag=True, help="say what is being done")
+@click.option("--log-json", is_flag=True, help="messages as JSON lines on standard error")
+def sample(
+    request_file: Path | None,
+    out: Path | None,
+    bundle: Path | None,
+    backend: str,
+    threads: int,
+    batch: int | None,
+    resume: bool,
+    validate: bool,
+    root: Path | None,
+    quiet: bool,
+    verbose: bool,
+    log_json: bool,
+    **options: Any,
+) -> None:
+    """Generate pairs into a folder: images/, masks/ (16-bit labels), manifest.jsonl, contact_sheet.png.
 
-    from msdm_engine.bundle import Bundle
-    from msdm_engine.engine import Engine
-    from msdm_engine.output import PairSet
+    What to generate comes from a request file, or from exactly one of --masks, --layout, --invent.
+    """
+    from msdm_engine.flags import refuse_flags_beside_file, request_from_flags
+    from msdm_engine.job import Log, describe, generate
+    from msdm_engine.request import load_request
 
-    began = time.monotonic()
-    opened = Bundle.open(bundle)
-    requests, total, told = _requests(opened, options)
-    with Engine.open(opened, backend=backend, threads=threads) as engine:
-        sampling = engine.sampling(steps=options["steps"], solver=options["solver"], batch=options["batch"])
-        header = _header(engine, asdict(sampling), told)
-        bar = tqdm(total=total, unit="pair", disable=quiet)
-        with PairSet(out, header) as pairs, bar:
-            for pair in engine.sample(requests, sampling):
-                pairs.add(pair)
-                bar.update()
-    seconds = time.monotonic() - began
-    click.echo(f"{total} pairs in {seconds:.1f} s ({total / seconds:.2f} pairs/s): {out}")
-    click.echo(f"look at {out / 'contact_sheet.png'}")
-
-
-def _requests(bundle: Any, options: dict[str, Any]) -> tuple[Iterator[Any], int, dict[str, Any]]:
-    """The pairs that the options ask for, their number, and the options as they go into ``set.json``."""
-    from msdm_engine import compose
-    from msdm_engine.conditions.metadata import Metadata
-
-    masks, layout, invent = options["masks"], options["layout"], options["invent"]
-    if sum((masks is not None, layout is not None, invent)) != 1:
-        raise RequestError("the morphology is not clear", note="give exactly one of --masks, --layout, --invent")
-    if masks is not None and (options["size_px"] or options["area_px"]):
-        raise RequestError("--size and --area go with --layout", note="with --masks the masks decide")
-    preset = options["preset"]
-    if layout is not None:
-        compose.check_layout(layout)
-        preset = preset or compose.preset_for_layout(bundle.manifest, layout)
-    look = compose.appearance(
-        bundle.manifest,
-        preset=preset,
-        metadata=Metadata(options["assay"], options["indication"], options["description"]),
-        colour_image=options["colour_from"],
-        colour_mask=options["colour_mask"],
-    )
-    size, seed = options["size_px"] or bundle.manifest.sampling.size_px, options["seed"]
-    count = options["count"]
-    if masks is not None:
-        requests = compose.pairs_from_masks(masks, count, seed, look)
-        count = count or len(compose.mask_files(masks))
-    elif layout is not None:
-        requests = compose.pairs_from_layout(layout, count or 16, size, seed, look, area_px=options["area_px"])
+    if request_file is not None:
+        refuse_flags_beside_file(click.get_current_context(), options)
+        request = load_request(request_file, root=root)
     else:
-        requests = compose.pairs_invented(count or 16, size, seed, look)
-    told = {key: str(value) if isinstance(value, Path) else value for key, value in options.items()}
-    told |= {"preset": preset, "masks": masks.name if masks else None}
-    return requests, count or 16, told
-
-
-def _header(engine: Any, sampling: dict[str, Any], told: dict[str, Any]) -> dict[str, Any]:
-    from importlib.metadata import version
-
-    from msdm_engine.output import NOTICE
-
-    manifest = engine.bundle.manifest
-    return {
-        "notice": NOTICE,
-        "bundle": {"name": manifest.name, "sha256": engine.bundle.sha256},
-        "data": {key: manifest.data[key] for key in ("name", "licence", "source")},
-        "engine": {"msdm": version("msdm"), **engine.backend.identity},
-        "sampling": sampling,
-        "request": told,
-        "provenance": {
-            "Software": f"msdm {version('msdm')}",
-            "Comment": NOTICE,
-            "Bundle": f"{manifest.name} {engine.bundle.sha256}",
-            "Data licence": manifest.data["licence"],
-        },
-    }
+        request = request_from_flags(options)
+    if validate:
+        click.echo(describe(request, bundle, batch))
+        return
+    log = Log(quiet=quiet, verbose=verbose, as_json=log_json)
+    generate(request, out, bundle=bundle, backend=backend, threads=threads, batch=batch, resume=resume, log=log)
 
 
 @main.command()
@@ -141,3 +104,29 @@ def show(bundle: Path | None) -> None:
         click.echo(f"graph  {name:14s} {manifest.files[spec.file].size / 2**20:7.2f} MiB")
     for name, preset in manifest.presets.items():
         click.echo(f"preset {name:24s} {preset.description}")
+
+
+@main.command()
+@click.argument("folder", type=PATH)
+def verify(folder: Path) -> None:
+    """Check every file of a generated set against its manifest."""
+    from msdm_engine.errors import OutputError
+    from msdm_engine.records import verify_set
+
+    found = verify_set(folder)
+    for problem in found.problems[:20]:
+        click.echo(problem)
+    if found.problems:
+        raise OutputError(
+            f"{folder} is not whole: {found.whole} of {found.expected} pairs, {len(found.problems)} problem(s)",
+            hint="complete it with the command that made it and --resume",
+        )
+    click.echo(f"{folder} is whole: {found.whole} pairs")
+
+
+@main.command()
+def schema() -> None:
+    """Print the JSON schema of request files."""
+    from importlib import resources
+
+    click.echo(resources.files("msdm_engine").joinpath("request.schema.json").read_text().rstrip())

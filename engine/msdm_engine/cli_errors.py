@@ -8,6 +8,9 @@ import click
 
 from msdm_engine.errors import MsdmError
 
+#: 128 + SIGINT, as shells report it
+INTERRUPTED = 130
+
 
 class MsdmGroup(click.Group):
     """A command group that turns :class:`MsdmError` into a message and an exit code."""
@@ -19,3 +22,6 @@ class MsdmGroup(click.Group):
         except MsdmError as error:
             click.echo(f"error: {error.render()}", err=True)
             ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo("interrupted: everything finished so far is whole; go on with --resume", err=True)
+            ctx.exit(INTERRUPTED)

@@ -1,36 +1,66 @@
-"""From what a user asks for to the conditions of each pair."""
+"""From a request to the conditions of each pair."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from msdm_engine.conditions.colour import Colour, colour_from_image
+from msdm_engine.conditions.colour import Colour, RegionColour, colour_from_image
 from msdm_engine.conditions.metadata import Metadata
 from msdm_engine.errors import InputError, RequestError, nearest
-from msdm_engine.layouts import LAYOUTS, LayoutRequest, draw_layout
-from msdm_engine.manifest import Manifest, Preset
+from msdm_engine.guidance import Guidance
+from msdm_engine.layouts import LayoutRequest, draw_layout
+from msdm_engine.manifest import Manifest, Preset, Sampling
 from msdm_engine.masks import mask_files, read_instances, read_rgb
+from msdm_engine.noise import uniform
 from msdm_engine.pairs import PairRequest
+from msdm_engine.request import ColourChoice, GroupRequest, Layout, Masks, SetRequest
 
-#: Median nuclear area in px of tiles tagged with this nuclear size; a layout without --area follows its preset.
+#: Median nuclear area in px of tiles tagged with this nuclear size; a layout without an area follows its preset.
 AREA_OF_SIZE = {"small": 200.0, "large": 520.0}
 
 #: Architecture of the training data that a layout belongs to, where the names differ.
 ARCHITECTURE_OF_LAYOUT = {"gland": "columnar"}
 
+#: ``stream`` of :func:`msdm_engine.noise.uniform` that colour jitter draws from.
+JITTER_STREAM = 1
+
 
 @dataclass(frozen=True)
 class Appearance:
-    """Colour and text of a whole set, and what they came from."""
+    """Colour and text of a group, and the preset that they come from."""
 
     colour: Colour
     metadata: Metadata
-    preset: str | None = None
-    tags: dict[str, str] | None = None
+    preset: str | None
+    nuclear_size: str | None
+
+
+@dataclass(frozen=True)
+class ComposedGroup:
+    """A group whose every choice is made and checked.
+
+    Args:
+        first: number of its first pair in the set.
+        count: its pairs.
+        sizes: how many pairs have each (height, width) in px.
+        pair: the conditions of pair ``first <= index < first + count``.
+    """
+
+    first: int
+    count: int
+    sampling: Sampling
+    guidance: Guidance
+    preset: str | None
+    sizes: dict[tuple[int, int], int]
+    pair: Callable[[int], PairRequest]
+
+    def pairs(self, done: Collection[int] = ()) -> Iterator[PairRequest]:
+        """The pairs in order, without those whose number is in ``done``."""
+        return (self.pair(i) for i in range(self.first, self.first + self.count) if i not in done)
 
 
 def choose_preset(manifest: Manifest, name: str) -> Preset:
@@ -47,78 +77,134 @@ def preset_for_layout(manifest: Manifest, kind: str) -> str | None:
     return max(fitting, key=lambda name: manifest.presets[name].tiles, default=None)
 
 
-def appearance(
-    manifest: Manifest,
-    *,
-    preset: str | None = None,
-    metadata: Metadata | None = None,
-    colour_image: Path | None = None,
-    colour_mask: Path | None = None,
-) -> Appearance:
-    """Joins a preset with what overrides it: any metadata field given, and a picture with its mask for colour."""
-    chosen = choose_preset(manifest, preset) if preset else None
-    colour = chosen.colour if chosen else Colour()
-    given = metadata or Metadata()
-    if chosen and not given.description:
-        given = Metadata(given.assay, given.indication, chosen.description)
-    if (colour_image is None) != (colour_mask is None):
-        raise RequestError(
-            "colour from a picture needs the picture and its mask",
-            note="foreground and background are told apart by the mask",
-            hint="give both --colour-from IMAGE and --colour-mask MASK",
-        )
-    if colour_image is not None and colour_mask is not None:
-        image, instances = read_rgb(colour_image), read_instances(colour_mask)
+def appearance(manifest: Manifest, group: GroupRequest) -> Appearance:
+    """Joins the preset with what the group gives over it."""
+    name = group.preset
+    if name is None and isinstance(group.morphology, Layout):
+        name = preset_for_layout(manifest, group.morphology.kind)
+    preset = choose_preset(manifest, name) if name else None
+    metadata = group.metadata
+    if preset and not metadata.description:
+        metadata = replace(metadata, description=preset.description)
+    colour = _chosen_colour(group.colour, preset.colour if preset else Colour())
+    return Appearance(colour, metadata, name, preset.tags.get("nuclear_size") if preset else None)
+
+
+def _chosen_colour(choice: ColourChoice, default: Colour) -> Colour:
+    if choice.image is not None and choice.mask is not None:
+        image, instances = read_rgb(choice.image), read_instances(choice.mask)
         if image.shape[:2] != instances.shape:
-            raise InputError(f"{colour_image} is {image.shape[:2]} px, its mask {colour_mask} {instances.shape}")
-        colour = colour_from_image(image, instances)
-    return Appearance(colour, given, preset, chosen.tags if chosen else None)
+            raise InputError(f"{choice.image} is {image.shape[:2]} px, its mask {choice.mask} {instances.shape}")
+        return colour_from_image(image, instances)
+    return Colour(choice.foreground or default.foreground, choice.background or default.background)
 
 
-def check_layout(kind: str) -> None:
-    """Raises RequestError for an unknown layout."""
-    if kind not in LAYOUTS:
-        raise RequestError(f"unknown layout '{kind}'", note=nearest(kind, LAYOUTS))
+def jittered(colour: Colour, amount: float, seed: int, index: int) -> Colour:
+    """Moves each mean by up to ``amount`` (8-bit units), as (seed, index) decide."""
+    if amount == 0:
+        return colour
+    shifts = (2 * uniform(seed, index, JITTER_STREAM, 6) - 1) * amount
+
+    def move(region: RegionColour | None, by: np.ndarray) -> RegionColour | None:
+        if region is None:
+            return None
+        red, green, blue = (float(v) for v in np.clip(np.asarray(region.mean) + by, 0, 255))
+        return RegionColour((red, green, blue), region.std)
+
+    return Colour(move(colour.foreground, shifts[:3]), move(colour.background, shifts[3:]))
 
 
-def pairs_from_masks(folder: Path, count: int | None, seed: int, look: Appearance) -> Iterator[PairRequest]:
-    """A pair for each mask of a folder, in the order of names; a larger count goes round again with other noise.
+def compose(manifest: Manifest, request: SetRequest, batch: int | None = None) -> list[ComposedGroup]:
+    """Makes and checks every choice of a request, so that what cannot work fails before anything is made.
 
-    Every mask is read once before the first pair, so that an unreadable one is found before anything is made.
+    Args:
+        batch: pairs at once; None: the bundle's own.
+
+    Raises:
+        RequestError, InputError: names the group.
     """
-    files = mask_files(folder)
-    for path in files:
-        read_instances(path)
-
-    def generate() -> Iterator[PairRequest]:
-        for index in range(len(files) if count is None else count):
-            path = files[index % len(files)]
-            yield _pair(index, seed, read_instances(path), look, f"mask {path.name}")
-
-    return generate()
-
-
-def pairs_from_layout(
-    kind: str, count: int, size_px: int, seed: int, look: Appearance, *, area_px: float | None = None
-) -> Iterator[PairRequest]:
-    """Pairs on drawn layouts; the nuclear area follows the preset's tag unless it is given."""
-    check_layout(kind)
-    area = area_px or AREA_OF_SIZE.get((look.tags or {}).get("nuclear_size", ""))
-
-    def draw(index: int) -> np.ndarray:
-        return draw_layout(LayoutRequest(kind, size_px, size_px, seed=seed, index=index, area_px=area))
-
-    draw(0)  # a value out of range is an error now, not after the first batch
-    return (_pair(index, seed, draw(index), look, f"layout {kind}") for index in range(count))
+    groups, first = [], 0
+    for number, group in enumerate(request.groups):
+        try:
+            composed = _compose_group(manifest, group, request.seed, first, batch)
+        except (RequestError, InputError) as error:
+            if len(request.groups) == 1:
+                raise
+            raise type(error)(f"group {number}: {error.what}", note=error.note, hint=error.hint) from error
+        groups.append(composed)
+        first += composed.count
+    if first > 2**32:
+        raise RequestError(f"{first} pairs", note="at most 2^32 in a set")
+    return groups
 
 
-def pairs_invented(count: int, size_px: int, seed: int, look: Appearance) -> Iterator[PairRequest]:
-    """Pairs whose layout the model invents."""
-    return (
-        PairRequest(index, seed, size_px, size_px, colour=look.colour, metadata=look.metadata) for index in range(count)
-    )
+def _compose_group(
+    manifest: Manifest, group: GroupRequest, set_seed: int, first: int, batch: int | None
+) -> ComposedGroup:
+    seed = set_seed if group.seed is None else group.seed
+    look = appearance(manifest, group)
+    default = manifest.sampling
+    sampling = default.changed(steps=group.steps, solver=group.solver, batch=batch)
+    height, width = group.height_px or default.size_px, group.width_px or default.size_px
+    morphology, count = group.morphology, group.count or 0
+    sizes = {(height, width): count}
+    if isinstance(morphology, Masks):
+        files = mask_files(morphology.folder)
+        count = group.count or len(files)
+        sizes = _mask_sizes(files, count)
+        draw, told = _mask_drawer(files, first), "mask"
+    elif isinstance(morphology, Layout):
+        draw, told = _layout_drawer(morphology, height, width, seed, look), f"layout {morphology.kind}"
+        draw(first)  # a value out of range is an error now, not after the first batch
+    else:
+        draw, told = None, "invented"
+
+    def pair(index: int) -> PairRequest:
+        colour = jittered(look.colour, group.colour.jitter, seed, index)
+        if draw is None:
+            return PairRequest(index, seed, height, width, None, colour, look.metadata, told)
+        instances, name = draw(index)
+        return PairRequest(index, seed, *_shape(instances), instances, colour, look.metadata, f"{told}{name}")
+
+    return ComposedGroup(first, count, sampling, group.guidance, look.preset, sizes, pair)
 
 
-def _pair(index: int, seed: int, instances: np.ndarray, look: Appearance, morphology: str) -> PairRequest:
+Drawer = Callable[[int], tuple[np.ndarray, str]]
+
+
+def _shape(instances: np.ndarray) -> tuple[int, int]:
     height, width = instances.shape
-    return PairRequest(index, seed, height, width, instances, look.colour, look.metadata, morphology)
+    return height, width
+
+
+def _mask_sizes(files: list[Path], count: int) -> dict[tuple[int, int], int]:
+    """Reads every mask once, so that an unreadable one is found before anything is made."""
+    sizes: dict[tuple[int, int], int] = {}
+    for number, path in enumerate(files):
+        size = _shape(read_instances(path))
+        uses = count // len(files) + (number < count % len(files))
+        sizes[size] = sizes.get(size, 0) + uses
+    return {size: uses for size, uses in sizes.items() if uses}
+
+
+def _mask_drawer(files: list[Path], first: int) -> Drawer:
+    def draw(index: int) -> tuple[np.ndarray, str]:
+        path = files[(index - first) % len(files)]
+        return read_instances(path), f" {path.name}"
+
+    return draw
+
+
+def _layout_drawer(layout: Layout, height: int, width: int, seed: int, look: Appearance) -> Drawer:
+    options = dict(layout.options)
+    if "area_px" not in options and look.nuclear_size in AREA_OF_SIZE:
+        # A default, so it gives way to a small picture: a layout takes nuclei up to an eighth of its area.
+        options["area_px"] = min(AREA_OF_SIZE[look.nuclear_size], height * width / 12)
+
+    def draw(index: int) -> tuple[np.ndarray, str]:
+        request = LayoutRequest.from_options(
+            kind=layout.kind, height_px=height, width_px=width, seed=seed, index=index, **options
+        )
+        return draw_layout(request), ""
+
+    return draw

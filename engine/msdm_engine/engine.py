@@ -9,15 +9,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 
 from msdm_engine.backends import Backend, open_backend
-from msdm_engine.bundle import TOKENIZER, Bundle
+from msdm_engine.bundle import Bundle
 from msdm_engine.conditions.decode import instances_from_maps
 from msdm_engine.conditions.maps import maps_from_instances
 from msdm_engine.conditions.metadata import TextTokenizer
@@ -29,14 +29,16 @@ from msdm_engine.contract import (
     MAP_CHANNELS,
     TEXT_ENCODER,
 )
-from msdm_engine.errors import NumericsError, RequestError
+from msdm_engine.errors import NumericsError
+from msdm_engine.guidance import WITHOUT, Guidance
 from msdm_engine.manifest import Sampling
 from msdm_engine.noise import gaussian
 from msdm_engine.pairs import Pair, PairRequest
-from msdm_engine.sampler import sample
-from msdm_engine.schedule import karras_sigmas, solver_table
+from msdm_engine.sampler import trajectory
 
-MAX_PX = 4096
+#: Encoded texts kept; a set may have as many texts as pairs.
+MAX_TEXTS = 1024
+NO_GUIDANCE = Guidance()
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class Engine:
 
     def __init__(self, bundle: Bundle, backend: Backend) -> None:
         self.bundle, self.backend = bundle, backend
-        self.tokenizer = TextTokenizer(bundle.folder / TOKENIZER, bundle.manifest.text_tokens)
+        self.tokenizer = TextTokenizer(bundle.tokenizer, bundle.manifest.text_tokens)
         self._texts: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
     @staticmethod
@@ -106,97 +108,95 @@ class Engine:
         """Releases the backend."""
         self.backend.close()
 
-    def sampling(self, *, steps: int | None = None, solver: str | None = None, batch: int | None = None) -> Sampling:
-        """The bundle's sampling defaults with changes; out of range is a RequestError."""
-        default = self.bundle.manifest.sampling
-        changed = replace(default, steps=steps or default.steps, solver=solver or default.solver,
-                          batch=batch or default.batch)  # fmt: skip
-        if not 1 <= changed.batch <= 1024:
-            raise RequestError(f"batch {changed.batch}", note="1 to 1024")
-        self._table(changed)
-        return changed
-
-    @staticmethod
-    def _table(sampling: Sampling) -> np.ndarray:
-        sigmas = karras_sigmas(sampling.steps, sampling.sigma_min, sampling.sigma_max, sampling.rho)
-        return solver_table(sampling.solver, sigmas)
-
-    def sample(self, requests: Iterable[PairRequest], sampling: Sampling | None = None) -> Iterator[Pair]:
+    def sample(
+        self,
+        requests: Iterable[PairRequest],
+        sampling: Sampling | None = None,
+        guidance: Guidance = NO_GUIDANCE,
+    ) -> Iterator[Pair]:
         """Generates one pair for each request, in their order.
 
         Consecutive requests of one size share a batch; a short batch is filled up to ``sampling.batch`` with
         copies of its last request, because the batch shape decides the last bits of a pixel.
 
+        Args:
+            sampling: solver, steps and batch; None: the bundle's own. Change it with
+                ``engine.bundle.manifest.sampling.changed(steps=12)``.
+            guidance: strengths and noise interval.
+
         Raises:
-            RequestError: a size out of range, or a text that is too long.
+            RequestError: a text that is too long.
             NumericsError: a graph returned a value that is not finite.
         """
         sampling = sampling or self.bundle.manifest.sampling
         waiting: list[PairRequest] = []
         for request in requests:
-            self._check(request)
             if waiting and (_size(waiting[0]) != _size(request) or len(waiting) == sampling.batch):
-                yield from self._batch(waiting, sampling)
+                yield from self._batch(waiting, sampling, guidance)
                 waiting = []
             waiting.append(request)
         if waiting:
-            yield from self._batch(waiting, sampling)
+            yield from self._batch(waiting, sampling, guidance)
 
-    def _check(self, request: PairRequest) -> None:
-        if not all(16 <= side <= MAX_PX for side in _size(request)):
-            raise RequestError(
-                f"pair {request.index}: {request.height_px} x {request.width_px} px", note=f"16 to {MAX_PX} px a side"
-            )
-
-    def _batch(self, requests: Sequence[PairRequest], sampling: Sampling) -> Iterator[Pair]:
+    def _batch(self, requests: Sequence[PairRequest], sampling: Sampling, guidance: Guidance) -> Iterator[Pair]:
         manifest = self.bundle.manifest
         filled = [*requests, *[requests[-1]] * (sampling.batch - len(requests))]
         padding = Padding.of(*_size(requests[0]), manifest.stride)
-        context = self._context(filled, padding)
-        guidance = np.ones((1, len(filled)), np.float32)
+        branches = guidance.branches()
+        contexts = self._contexts(filled, padding, [name for name, _ in branches])
+        weights = np.array([[weight] * len(filled) for _, weight in branches], np.float32)
+        # Rows outside the interval run the first branch ("all") alone, at weight one.
+        alone = {name: value[:1] for name, value in contexts.items()}, np.ones((1, len(filled)), np.float32)
 
         def denoise(x: np.ndarray, d_prev: np.ndarray, row: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            given = {"state": x, "denoised_prev": d_prev, "noise": z, "row": row, "guidance": guidance, **context}
+            context, weight = (contexts, weights) if guidance.acts_at(float(row[0])) else alone
+            given = {"state": x, "denoised_prev": d_prev, "noise": z, "row": row, "guidance": weight, **context}
             out = self.backend.run(DENOISER, given)
             return out["state_next"], out["denoised"]
 
         def noise(step: int) -> np.ndarray:
             return np.stack([gaussian(r.seed, r.index, step, manifest.state_channels, *padding.shape) for r in filled])
 
-        final = sample(denoise, self._table(sampling), noise)
+        table = sampling.table()
+        final: np.ndarray = np.empty(0)
+        for step, (final, denoised) in enumerate(trajectory(denoise, table, noise), start=1):
+            where = f"step {step} of {len(table)} (noise level {table[step - 1, 0]:.4g})"
+            _check_finite(DENOISER, (denoised, final), requests, where)
         for request, state in zip(requests, final, strict=False):
             yield _finish(request, state[:, : padding.height, : padding.width])
 
-    def _context(self, requests: Sequence[PairRequest], padding: Padding) -> dict[str, np.ndarray]:
-        """Runs the conditioner: its outputs as [1 branch, B, ...]."""
-        maps, present = [], []
-        for request in requests:
-            given = request.instances is not None
-            present.append([np.float32(given)])
-            if request.instances is not None:
-                maps.append(maps_from_instances(padding.grow(request.instances)))
-            else:
-                maps.append(
-                    np.zeros((self.bundle.manifest.state_channels - len(IMAGE_CHANNELS), *padding.shape), np.float32)
-                )
-        colours = [request.colour.features() for request in requests]
-        texts = [self._text(request.metadata.text()) for request in requests]
-        values = (
-            np.stack(maps),
-            np.array(present, np.float32),
-            np.stack([features for features, _ in colours]),
-            np.stack([flags for _, flags in colours]),
-            np.stack([states for states, _ in texts]),
-            np.stack([mask for _, mask in texts]),
-        )
-        context = self.backend.run(CONDITIONER, dict(zip(CONDITIONER_INPUTS, values, strict=True)))
-        return {name: value[None] for name, value in context.items()}
+    def _contexts(
+        self, requests: Sequence[PairRequest], padding: Padding, branches: Sequence[str]
+    ) -> dict[str, np.ndarray]:
+        """Runs the conditioner once over all branches: its outputs as [G, B, ...]."""
+        given = [self._conditions(request, padding) for request in requests]
+        stacked = {name: np.stack([conditions[name] for conditions in given]) for name in CONDITIONER_INPUTS}
+        folded = [without(stacked, WITHOUT[branch]) for branch in branches]
+        inputs = {name: np.concatenate([branch[name] for branch in folded]) for name in CONDITIONER_INPUTS}
+        context = self.backend.run(CONDITIONER, inputs)
+        _check_finite(CONDITIONER, context.values(), [*requests] * len(branches), "before the first step")
+        return {name: value.reshape(len(branches), len(requests), *value.shape[1:]) for name, value in context.items()}
 
-    def _text(self, text: str) -> tuple[np.ndarray, np.ndarray]:
-        """Token states and mask of a text; encoded once."""
+    def _conditions(self, request: PairRequest, padding: Padding) -> dict[str, np.ndarray]:
+        """Inputs of the conditioner for one pair, without the batch dimension."""
+        channels = self.bundle.manifest.state_channels - len(IMAGE_CHANNELS)
+        maps = np.zeros((channels, *padding.shape), np.float32)
+        if request.instances is not None:
+            maps = maps_from_instances(padding.grow(request.instances))
+        colour, colour_present = request.colour.features()
+        states, mask = self._text(request)
+        present = np.array([request.instances is not None], np.float32)
+        return dict(zip(CONDITIONER_INPUTS, (maps, present, colour, colour_present, states, mask), strict=True))
+
+    def _text(self, request: PairRequest) -> tuple[np.ndarray, np.ndarray]:
+        """Token states and mask of the request's text; encoded once."""
+        text = request.metadata.text()
         if text not in self._texts:
             ids, mask = self.tokenizer.encode(text)
             states = self.backend.run(TEXT_ENCODER, {"token_ids": ids[None], "token_mask": mask[None]})
+            _check_finite(TEXT_ENCODER, states.values(), [request], "before the first step")
+            if len(self._texts) >= MAX_TEXTS:
+                self._texts.pop(next(iter(self._texts)))  # the oldest
             self._texts[text] = (states["token_states"][0], mask)
         return self._texts[text]
 
@@ -205,18 +205,34 @@ def _size(request: PairRequest) -> tuple[int, int]:
     return request.height_px, request.width_px
 
 
+def without(conditions: dict[str, np.ndarray], dropped: Collection[str]) -> dict[str, np.ndarray]:
+    """Conditions of a guidance branch: those of the modalities in ``dropped`` become absent."""
+    hidden = {"morphology": ("maps", "maps_present"), "colour": ("colour", "colour_present"), "text": ("token_mask",)}
+    names = {name for modality in dropped for name in hidden[modality]}
+    return {name: np.zeros_like(value) if name in names else value for name, value in conditions.items()}
+
+
+def _check_finite(graph: str, outputs: Iterable[np.ndarray], requests: Sequence[PairRequest], where: str) -> None:
+    """Names the first pair for which a graph's outputs, [B, ...] each, are not finite."""
+    for output in outputs:
+        # One sum a pair: a NaN or an infinity anywhere makes it not finite; finite values cannot overflow float64.
+        finite = np.isfinite(output.reshape(len(output), -1).sum(1, dtype=np.float64))
+        for request, good in zip(requests, finite, strict=False):
+            if not good:
+                raise NumericsError(
+                    f"graph '{graph}' gave a value that is not finite: pair {request.index}, seed {request.seed}, "
+                    f"{where}",
+                    note="pairs before this batch are complete",
+                    hint="check the bundle's precision, or lower the guidance",
+                )
+
+
 def _finish(request: PairRequest, state: np.ndarray) -> Pair:
     """State [C, H, W] -> picture and mask."""
-    if not np.isfinite(state).all():
-        raise NumericsError(
-            f"pair {request.index} (seed {request.seed}) is not finite",
-            note="the denoiser returned NaN or infinity",
-            hint="check the bundle with `msdm-export verify`, or use more steps",
-        )
     rgb = state[: len(IMAGE_CHANNELS)].transpose(1, 2, 0)
     image = np.clip(np.rint((rgb + 1) * 127.5), 0, 255).astype(np.uint8)
     instances = request.instances
     if instances is None:
         maps = state[len(IMAGE_CHANNELS) : len(IMAGE_CHANNELS) + len(MAP_CHANNELS)]
-        instances = instances_from_maps(np.clip(maps, -1, 1)).astype(np.uint16)
-    return Pair(request, image, instances)
+        instances = instances_from_maps(np.clip(maps, -1, 1))
+    return Pair(request, image, instances.astype(np.uint16))

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from msdm_engine.conditions.colour import Colour, RegionColour
-from msdm_engine.errors import BundleError, MsdmError, nearest
+import numpy as np
+
+from msdm_engine.conditions.colour import RGB, Colour, RegionColour
+from msdm_engine.contract import IMAGE_CHANNELS, MAP_CHANNELS
+from msdm_engine.errors import BundleError, RequestError
+from msdm_engine.manifest_checks import free, keys, malformed, mapping, number, sequence, sha256, whole
+from msdm_engine.manifest_checks import text as read_text
+from msdm_engine.pairs import MAX_SIDE_PX, MIN_SIDE_PX
+from msdm_engine.schedule import MAX_STEPS, karras_sigmas, solver_table
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+MAX_BATCH = 1024
+MAX_FILE_BYTES = 8 * 2**30
+BASE_CHANNELS = len(IMAGE_CHANNELS) + len(MAP_CHANNELS)
 
 
 @dataclass(frozen=True)
@@ -62,6 +72,27 @@ class Sampling:
     size_px: int
     batch: int
 
+    def changed(self, *, steps: int | None = None, solver: str | None = None, batch: int | None = None) -> Sampling:
+        """These defaults with what is given over them.
+
+        Raises:
+            RequestError: an unknown solver, or steps or batch out of range.
+        """
+        changed = replace(
+            self,
+            steps=self.steps if steps is None else steps,
+            solver=self.solver if solver is None else solver,
+            batch=self.batch if batch is None else batch,
+        )
+        if not 1 <= changed.batch <= MAX_BATCH:
+            raise RequestError(f"batch {changed.batch}", note=f"1 to {MAX_BATCH}")
+        changed.table()
+        return changed
+
+    def table(self) -> np.ndarray:
+        """The solver's coefficients: [steps, 5] float64."""
+        return solver_table(self.solver, karras_sigmas(self.steps, self.sigma_min, self.sigma_max, self.rho))
+
 
 @dataclass(frozen=True)
 class Manifest:
@@ -72,7 +103,8 @@ class Manifest:
         text_tokens: T, the length that every text is padded to.
         n_classes: nucleus classes in the state; 0 for none.
         state_channels: C.
-        model, training, data, tools: provenance, as exported; the engine only passes ``data['licence']`` on.
+        data: ``name``, ``licence`` and ``source`` of the training data, which every pair carries on, and more.
+        model, training, tools: provenance, as exported.
     """
 
     name: str
@@ -102,52 +134,109 @@ class Manifest:
         """
         try:
             raw = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BundleError(f"{MANIFEST} is not JSON: {error}", hint="export the bundle again") from error
-        if not isinstance(raw, dict) or raw.get("format") != FORMAT_VERSION:
-            found = raw.get("format") if isinstance(raw, dict) else type(raw).__name__
+        version = raw.get("format") if isinstance(raw, dict) else None
+        if isinstance(version, bool) or version != FORMAT_VERSION:
             raise BundleError(
-                f"{MANIFEST} has the unknown format version {found!r}",
+                f"{MANIFEST} has the unknown format version {version!r}"[:200],
                 note=f"this engine reads version {FORMAT_VERSION}",
                 hint="export the bundle with this version of msdm, or use the engine that made it",
             )
         del raw["format"]
-        _check_keys(raw)
-        try:
-            return Manifest(
-                **{
-                    **raw,
-                    "files": {name: FileEntry(**entry) for name, entry in raw["files"].items()},
-                    "graphs": {name: _graph(entry) for name, entry in raw["graphs"].items()},
-                    "presets": {name: _preset(entry) for name, entry in raw["presets"].items()},
-                    "sampling": Sampling(**raw["sampling"]),
-                }
-            )
-        except (TypeError, KeyError, AttributeError, MsdmError) as error:
-            raise BundleError(f"{MANIFEST} is malformed: {error}", hint="export the bundle again") from error
+        return _manifest(raw)
 
 
-def _check_keys(raw: dict[str, Any]) -> None:
-    legal = {f.name for f in fields(Manifest)}
-    for key in raw:
-        if key not in legal:
-            raise BundleError(f"{MANIFEST} has the unknown key '{key}'", note=nearest(key, legal))
-    missing = legal - set(raw)
-    if missing:
-        raise BundleError(f"{MANIFEST} lacks the key(s) {', '.join(sorted(missing))}", hint="export the bundle again")
+def _manifest(raw: dict[str, Any]) -> Manifest:
+    top = keys(raw, "the manifest", [f.name for f in fields(Manifest)])
+    channels, classes = (
+        whole(top["state_channels"], "state_channels", 1, 256),
+        whole(top["n_classes"], "n_classes", 0, 250),
+    )
+    if channels != BASE_CHANNELS + classes:
+        raise malformed(
+            "state_channels", f"is {channels}, not {BASE_CHANNELS} (RGB and three maps) and {classes} classes"
+        )
+    data = free(top["data"], "data")
+    return Manifest(
+        name=read_text(top["name"], "name"),
+        stride=whole(top["stride"], "stride", 1, 256),
+        text_tokens=whole(top["text_tokens"], "text_tokens", 1, 4096),
+        state_channels=channels,
+        n_classes=classes,
+        files=mapping(top["files"], "files", _file),
+        graphs=mapping(top["graphs"], "graphs", _graph),
+        presets=mapping(top["presets"], "presets", _preset),
+        sampling=_sampling(top["sampling"], "sampling"),
+        model=free(top["model"], "model"),
+        training=free(top["training"], "training"),
+        data=data | {name: read_text(data.get(name), f"data '{name}'") for name in ("name", "licence", "source")},
+        tools=mapping(top["tools"], "tools", read_text),
+    )
 
 
-def _graph(entry: dict[str, Any]) -> GraphSpec:
-    specs = {
-        side: tuple(TensorSpec(t["name"], t["dtype"], tuple(t["shape"])) for t in entry[side])
-        for side in ("inputs", "outputs")
-    }
-    return GraphSpec(entry["file"], specs["inputs"], specs["outputs"], entry["parity"])
+def _file(raw: Any, where: str) -> FileEntry:
+    entry = keys(raw, where, ("size", "sha256"))
+    return FileEntry(whole(entry["size"], f"{where} size", 0, MAX_FILE_BYTES), sha256(entry["sha256"], where))
 
 
-def _preset(entry: dict[str, Any]) -> Preset:
-    regions = {
-        name: RegionColour(tuple(value["mean"]), tuple(value["std"])) if value else None
-        for name, value in entry["colour"].items()
-    }
-    return Preset(entry["description"], entry["tags"], Colour(**regions), entry["tiles"])
+def _graph(raw: Any, where: str) -> GraphSpec:
+    entry = keys(raw, where, ("file", "inputs", "outputs"), ("parity",))
+    inputs, outputs = (sequence(entry[side], f"{where} {side}", _tensor) for side in ("inputs", "outputs"))
+    return GraphSpec(read_text(entry["file"], f"{where} file"), inputs, outputs, free(entry.get("parity", {}), where))
+
+
+def _tensor(raw: Any, where: str) -> TensorSpec:
+    entry = keys(raw, where, ("name", "dtype", "shape"))
+    name, dtype = (read_text(entry[key], f"{where} {key}") for key in ("name", "dtype"))
+    return TensorSpec(name, dtype, sequence(entry["shape"], f"{where} shape", _dimension))
+
+
+def _dimension(raw: Any, where: str) -> int | str:
+    return read_text(raw, where) if isinstance(raw, str) else whole(raw, where, 0, 2**31)
+
+
+def _preset(raw: Any, where: str) -> Preset:
+    entry = keys(raw, where, ("description", "tags", "colour", "tiles"))
+    colour = keys(entry["colour"], f"{where} colour", (), ("foreground", "background"))
+    regions = {side: _region(value, f"{where} {side}") for side, value in colour.items() if value is not None}
+    return Preset(
+        read_text(entry["description"], f"{where} description"),
+        mapping(entry["tags"], f"{where} tags", read_text),
+        Colour(**regions),
+        whole(entry["tiles"], f"{where} tiles", 0, 2**63),
+    )
+
+
+def _region(raw: Any, where: str) -> RegionColour:
+    entry = keys(raw, where, ("mean", "std"))
+    mean, std = (_rgb(entry[key], f"{where} {key}") for key in ("mean", "std"))
+    try:
+        return RegionColour(mean, std)
+    except RequestError as error:
+        raise malformed(where, f"is illegal: {error.what}") from error
+
+
+def _rgb(raw: Any, where: str) -> RGB:
+    values = sequence(raw, where, number)
+    if len(values) != 3:
+        raise malformed(where, f"has {len(values)} numbers, not 3")
+    return values[0], values[1], values[2]
+
+
+def _sampling(raw: Any, where: str) -> Sampling:
+    entry = keys(raw, where, [f.name for f in fields(Sampling)])
+    sampling = Sampling(
+        solver=read_text(entry["solver"], f"{where} solver"),
+        steps=whole(entry["steps"], f"{where} steps", 1, MAX_STEPS),
+        sigma_min=number(entry["sigma_min"], f"{where} sigma_min"),
+        sigma_max=number(entry["sigma_max"], f"{where} sigma_max"),
+        rho=number(entry["rho"], f"{where} rho"),
+        size_px=whole(entry["size_px"], f"{where} size_px", MIN_SIDE_PX, MAX_SIDE_PX),
+        batch=whole(entry["batch"], f"{where} batch", 1, MAX_BATCH),
+    )
+    try:
+        sampling.table()
+    except RequestError as error:
+        raise malformed(where, f"is illegal: {error.what}") from error
+    return sampling

@@ -1,4 +1,4 @@
-"""Instance maps from files."""
+"""Instance maps and colour pictures from files, which are untrusted."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import cv2
 import numpy as np
 
 from msdm_engine.errors import InputError
+from msdm_engine.pairs import MAX_LABEL, MAX_SIDE_PX, MIN_SIDE_PX
+from msdm_engine.picture_header import PictureHeader, picture_header, tiff_as_signed
 
 SUFFIXES = (".png", ".tif", ".tiff", ".npy")
-MIN_SIDE_PX, MAX_SIDE_PX = 16, 8192
-MAX_LABEL = 65535
 MAX_FILE_BYTES = 512 * 2**20
+_NPY = b"\x93NUMPY"
 
 
 def mask_files(folder: Path) -> list[Path]:
@@ -24,7 +25,9 @@ def mask_files(folder: Path) -> list[Path]:
     try:
         found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
     except OSError as error:
-        raise InputError(f"mask folder {folder} cannot be read: {error.strerror}") from error
+        raise InputError(
+            f"mask folder {folder} cannot be read: {error.strerror}", hint="name a folder of label images"
+        ) from error
     if not found:
         raise InputError(
             f"mask folder {folder} holds no mask",
@@ -37,80 +40,146 @@ def mask_files(folder: Path) -> list[Path]:
 def read_instances(path: Path) -> np.ndarray:
     """Reads one instance map.
 
+    Holes in nuclei, gaps in the numbering and nuclei in several pieces are legal; one label is one nucleus.
+
     Args:
-        path: PNG or TIFF of 8, 16 or 32 bits with one channel, or NPY of an integer type.
+        path: PNG (8 or 16 bits) or TIFF (8 to 64 bits) with one channel, or NPY of an integer type. Floating-point
+            labels are legal where they are whole numbers.
 
     Returns:
-        [H, W] uint16, labels 1..n without gaps, 0 is background.
+        [H, W] uint16, labels 1..n without gaps in the order of the file's labels, 0 is background.
 
     Raises:
-        InputError: unreadable, colour-coded, not two-dimensional, of an illegal size, negative or fractional
-            labels, or more than 65535 nuclei.
+        InputError: unreadable, truncated, colour-coded, not two-dimensional, of an illegal size, negative or
+            fractional labels, or more than 65535 nuclei.
     """
-    labels = _read_npy(path) if path.suffix.lower() == ".npy" else _read_picture(path)
-    if labels.ndim == 3 and labels.shape[2] in (3, 4):
+    labels = _read_npy(path) if path.suffix.lower() == ".npy" else _read_labels(path)
+    if labels.dtype.kind == "f" and not (np.isfinite(labels).all() and (labels == np.round(labels)).all()):
         raise InputError(
-            f"mask {path} has {labels.shape[2]} channels: a picture or a colour-coded mask",
-            note="an instance map has one channel, in which each nucleus has its own number",
-            hint="convert it: number the nuclei and save a 16-bit greyscale PNG",
+            f"mask {path} holds values that are no whole numbers",
+            note="labels are whole numbers: 0 is background, nuclei 1..n",
+            hint="an instance map is needed, not probabilities or distances",
         )
-    if labels.ndim != 2:
-        raise InputError(f"mask {path} has the shape {labels.shape}", note="expected height x width")
-    if not all(MIN_SIDE_PX <= side <= MAX_SIDE_PX for side in labels.shape):
-        raise InputError(
-            f"mask {path} is {labels.shape[0]} x {labels.shape[1]} px", note=f"{MIN_SIDE_PX} to {MAX_SIDE_PX} px a side"
-        )
-    if labels.dtype.kind == "f":
-        if not (np.isfinite(labels).all() and (labels == np.round(labels)).all()):
-            raise InputError(f"mask {path} holds values that are no whole numbers", note="labels are whole numbers")
-        labels = labels.astype(np.int64)
     if labels.min() < 0:
-        raise InputError(f"mask {path} holds the negative label {labels.min()}", note="0 is background, nuclei 1..n")
+        raise InputError(
+            f"mask {path} holds the negative label {labels.min()}",
+            note="0 is background, nuclei 1..n",
+            hint="set ignored pixels to 0",
+        )
     values, consecutive = np.unique(labels, return_inverse=True)
-    if len(values) > MAX_LABEL:
-        raise InputError(f"mask {path} holds {len(values)} labels", note=f"at most {MAX_LABEL}")
     offset = 0 if values[0] == 0 else 1
+    nuclei = len(values) - 1 + offset
+    if nuclei > MAX_LABEL:
+        raise InputError(f"mask {path} holds {nuclei} nuclei", note=f"at most {MAX_LABEL}", hint="cut it into tiles")
     return (consecutive.reshape(labels.shape) + offset).astype(np.uint16)
 
 
-def _read_npy(path: Path) -> np.ndarray:
-    try:
-        array = np.load(path, allow_pickle=False, mmap_mode="r")
-        if array.nbytes > MAX_FILE_BYTES:
-            raise InputError(f"mask {path} holds {array.nbytes} bytes", note=f"at most {MAX_FILE_BYTES}")
-        array = np.array(array)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"mask {path} cannot be read: {error}", note="an NPY file of an integer type") from error
-    if array.dtype.kind not in "iufb":
-        raise InputError(f"mask {path} has the type {array.dtype}", note="an integer type")
-    return array
-
-
-def _read_picture(path: Path) -> np.ndarray:
-    try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise InputError(f"mask {path} holds {path.stat().st_size} bytes", note=f"at most {MAX_FILE_BYTES}")
-        data = np.fromfile(path, np.uint8)
-        # A file that is cut short makes OpenCV fail in several ways; all mean the same to the user.
-        array = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
-    except (OSError, cv2.error) as error:
-        raise InputError(f"mask {path} cannot be read: {error}") from error
-    if array is None:
-        raise InputError(f"mask {path} cannot be read", note="missing, truncated, or not a PNG or TIFF image")
-    return array
-
-
 def read_rgb(path: Path) -> np.ndarray:
-    """Reads a colour picture: [H, W, 3] uint8 RGB.
+    """Reads a colour picture, PNG, TIFF or JPEG: [H, W, 3] uint8 RGB, pixels as they are stored.
 
     Raises:
-        InputError: unreadable or no 8-bit colour picture.
+        InputError: unreadable, truncated, of an illegal size, or not of 8 bits.
     """
-    try:
-        data = np.fromfile(path, np.uint8)
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    except (OSError, cv2.error) as error:
-        raise InputError(f"image {path} cannot be read: {error}") from error
-    if image is None:
-        raise InputError(f"image {path} cannot be read", note="missing, truncated, or not an image")
+    what = f"image {path}"
+    data = _read_bytes(path, what)
+    header = _header(data, what)
+    if header.bits != 8:
+        raise InputError(f"{what} has {header.bits} bits a channel", note="8", hint="convert it to 8 bits a channel")
+    # An instance map has no orientation tag, so the picture's own is not followed either.
+    image = _decoded(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION, what)
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _read_bytes(path: Path, what: str) -> bytes:
+    try:
+        if not path.is_file():
+            raise InputError(f"{what} cannot be read", note="no such file" if not path.exists() else "not a file")
+        size = path.stat().st_size
+        if size > MAX_FILE_BYTES:
+            raise InputError(f"{what} holds {size} bytes", note=f"at most {MAX_FILE_BYTES}")
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{what} cannot be read: {error.strerror or error}") from error
+
+
+def _header(data: bytes, what: str) -> PictureHeader:
+    try:
+        header = picture_header(data)
+    except ValueError as error:
+        raise InputError(f"{what} cannot be read: {error}", hint="copy or save it again, as PNG or TIFF") from error
+    _check_sides((header.height, header.width), what)
+    if header.allocated_px > MAX_SIDE_PX:
+        raise InputError(f"{what} is stored in tiles of {header.allocated_px} px", note=f"at most {MAX_SIDE_PX}")
+    return header
+
+
+def _check_sides(shape: tuple[int, ...], what: str) -> None:
+    if not all(MIN_SIDE_PX <= side <= MAX_SIDE_PX for side in shape):
+        raise InputError(
+            f"{what} is {shape[0]} x {shape[1]} px",
+            note=f"{MIN_SIDE_PX} to {MAX_SIDE_PX} px a side",
+            hint="cut it into tiles",
+        )
+
+
+def _decoded(data: bytes, flags: int, what: str) -> np.ndarray:
+    try:
+        array = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error as error:
+        raise InputError(f"{what} cannot be read: {error}") from error
+    if array is None:
+        raise InputError(
+            f"{what} cannot be read",
+            note=f"damaged, or of a kind that OpenCV {cv2.__version__} does not decode",
+            hint="save it again, as an 8- or 16-bit PNG",
+        )
+    return array
+
+
+def _read_labels(path: Path) -> np.ndarray:
+    what = f"mask {path}"
+    data = _read_bytes(path, what)
+    header = _header(data, what)
+    if header.kind == "JPEG":
+        raise InputError(
+            f"{what} is a JPEG picture", note="JPEG changes labels", hint="export the labels as a 16-bit PNG"
+        )
+    if not header.grey:
+        raise _coloured(what)
+    if header.pages > 1:
+        raise InputError(f"{what} holds several pictures", note="one map a file", hint="save each map as its own file")
+    unsigned32 = header.kind == "TIFF" and header.bits == 32 and header.unsigned
+    labels = _decoded(tiff_as_signed(data) if unsigned32 else data, cv2.IMREAD_UNCHANGED, what)
+    if labels.ndim != 2:  # a transparent colour makes channels of a grey PNG
+        raise _coloured(what)
+    if labels.shape != (header.height, header.width):
+        raise InputError(f"{what} was decoded as {labels.shape}", note=f"its header says {header.height, header.width}")
+    return labels.view(np.uint32) if unsigned32 else labels
+
+
+def _coloured(what: str) -> InputError:
+    return InputError(
+        f"{what} has colours: a picture, a palette or a colour-coded mask",
+        note="an instance map has one channel, in which each nucleus has its own number",
+        hint="convert it: number the nuclei and save a 16-bit greyscale PNG",
+    )
+
+
+def _read_npy(path: Path) -> np.ndarray:
+    what = f"mask {path}"
+    try:
+        with path.open("rb") as file:
+            if file.read(len(_NPY)) != _NPY:
+                raise InputError(f"{what} is not an NPY file", hint="save the map with numpy.save")
+        # Mapped, not read: a header can claim any size, and mapping more than the file holds is an error.
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except InputError:
+        raise
+    except Exception as error:  # the header is a Python expression, whose parser fails in many ways
+        raise InputError(f"{what} cannot be read: {error}", note="an NPY file of an integer type, no pickle") from error
+    if array.ndim != 2:
+        raise InputError(f"{what} has the shape {array.shape}", note="[height, width], one number a pixel")
+    if array.dtype.kind not in "iufb":
+        raise InputError(f"{what} has the type {array.dtype}", note="an integer type")
+    _check_sides(array.shape, what)
+    return np.array(array)

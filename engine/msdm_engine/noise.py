@@ -42,16 +42,16 @@ def gaussian(seed: int, sample: int, step: int, channels: int, height: int, widt
     Args:
         seed: 0 to 2^64 - 1.
         sample: index of the pair in its set, 0 to 2^32 - 1.
+        step: 0 to 2^24 - 1.
+        channels: 1 to 256.
 
     Returns:
         [channels, height, width] float32.
 
     Raises:
-        RequestError: seed or sample out of range.
+        RequestError: seed, sample, step or channels out of range.
     """
-    for name, value, size in (("seed", seed, 64), ("sample", sample, 32)):
-        if not 0 <= value < 2**size:
-            raise RequestError(f"{name} {value} is out of range", note=f"0 to 2^{size} - 1")
+    _check_bits(seed=(seed, 64), sample=(sample, 32), step=(step, 24), channels=(channels - 1, 8))
     blocks = -(-width // 4)
     x = np.arange(blocks, dtype=np.uint32)[None, None, :]
     y = np.arange(height, dtype=np.uint32)[None, :, None]
@@ -63,7 +63,14 @@ def gaussian(seed: int, sample: int, step: int, channels: int, height: int, widt
 
 
 def uniform(seed: int, sample: int, stream: int, count: int) -> np.ndarray:
-    """[count] float64 in (0, 1) for choices about a sample (colour jitter, edits); ``stream`` separates uses."""
+    """[count] float64 in (0, 1) for choices about a sample (colour jitter, edits).
+
+    Args:
+        seed, sample: as for :func:`gaussian`, out of range likewise a RequestError.
+        stream: 0 to 65535; separates the uses.
+        count: how many; more continue fewer.
+    """
+    _check_bits(seed=(seed, 64), sample=(sample, 32), stream=(stream, 16))
     c = np.arange(-(-count // 4), dtype=np.uint32)
     # The second word is beyond any row number of a picture, so that no choice shares its bits with noise.
     words = philox4x32(
@@ -71,6 +78,13 @@ def uniform(seed: int, sample: int, stream: int, count: int) -> np.ndarray:
         (seed & 0xFFFFFFFF, seed >> 32),
     )
     return (np.stack(words, -1).reshape(-1)[:count].astype(np.float64) + 0.5) / 2.0**32
+
+
+def _check_bits(**named: tuple[int, int]) -> None:
+    """Each value must fit its number of bits, or it would share its noise with another."""
+    for name, (value, bits) in named.items():
+        if not 0 <= value < 2**bits:
+            raise RequestError(f"{name} {value} is out of range", note=f"0 to 2^{bits} - 1")
 
 
 def exact_log(x: np.ndarray) -> np.ndarray:

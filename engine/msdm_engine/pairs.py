@@ -10,20 +10,27 @@ from msdm_engine.conditions.colour import Colour
 from msdm_engine.conditions.metadata import Metadata
 from msdm_engine.errors import RequestError
 
+MIN_SIDE_PX, MAX_SIDE_PX = 16, 4096
+#: Instance maps are 16-bit.
+MAX_LABEL = 65535
+
 
 @dataclass(frozen=True)
 class PairRequest:
     """Conditions of one pair.
 
     Args:
-        index: number of the pair in its set; with ``seed`` it decides the noise.
+        index: number of the pair in its set, 0 to 2^32 - 1; with ``seed`` it decides the noise.
         seed: 0 to 2^64 - 1.
-        height_px, width_px: size of the pair, any number of pixels.
-        instances: [height_px, width_px] uint16 instance map to follow; None: the model invents the layout
-            and the mask is decoded from the maps it generates.
+        height_px, width_px: size of the pair, any number of pixels from 16 to 4096.
+        instances: [height_px, width_px] instance map to follow, an integer type with labels up to 65535; None: the
+            model invents the layout and the mask is decoded from the maps it generates.
         colour: colour condition; absent regions are left to the model.
         metadata: text condition; empty is legal.
         morphology: where the instance map comes from, for the manifest.
+
+    Raises:
+        RequestError: a number out of range, or an instance map of another size or with illegal labels.
     """
 
     index: int
@@ -36,9 +43,29 @@ class PairRequest:
     morphology: str = "invented"
 
     def __post_init__(self) -> None:
+        for name, low, high in (
+            ("index", 0, 2**32 - 1),
+            ("seed", 0, 2**64 - 1),
+            ("height_px", MIN_SIDE_PX, MAX_SIDE_PX),
+            ("width_px", MIN_SIDE_PX, MAX_SIDE_PX),
+        ):
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise RequestError(f"pair {self.index}: {name} is {value}", note=f"a whole number from {low} to {high}")
+        if self.instances is not None:
+            self._check_instances(self.instances)
+
+    def _check_instances(self, instances: np.ndarray) -> None:
         shape = (self.height_px, self.width_px)
-        if self.instances is not None and self.instances.shape != shape:
-            raise RequestError(f"pair {self.index}: the mask is {self.instances.shape}, the size asked for {shape}")
+        if instances.shape != shape:
+            raise RequestError(f"pair {self.index}: the mask is {instances.shape}, the size asked for {shape}")
+        if instances.dtype.kind not in "iu" or instances.min() < 0 or instances.max() > MAX_LABEL:
+            raise RequestError(
+                f"pair {self.index}: a mask of type {instances.dtype} with values from {instances.min()} to "
+                f"{instances.max()}",
+                note=f"an integer type, 0 for background, labels up to {MAX_LABEL}",
+                hint="number the nuclei from 1",
+            )
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ so that a new solver is a new table, never a new graph. The last row ends at sig
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -24,11 +25,21 @@ def karras_sigmas(
 ) -> np.ndarray:
     """Noise levels of Karras et al. 2022, equation 5.
 
+    Args:
+        steps: 1 to 1000; a single step goes from sigma_max to 0.
+
     Returns:
         [steps + 1] float64, falling from sigma_max to sigma_min, then 0.
+
+    Raises:
+        RequestError: steps out of range, or not 0 < sigma_min < sigma_max < infinity and 0 < rho < infinity.
     """
     if not 1 <= steps <= MAX_STEPS:
         raise RequestError(f"{steps} steps", note=f"a whole number from 1 to {MAX_STEPS}")
+    if not (0 < sigma_min < sigma_max < math.inf and 0 < rho < math.inf):
+        raise RequestError(
+            f"noise levels from {sigma_max} to {sigma_min}, rho {rho}", note="0 < sigma_min < sigma_max, 0 < rho"
+        )
     ramp = np.linspace(0, 1, steps) if steps > 1 else np.zeros(1)
     high, low = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
     return np.append((high + ramp * (low - high)) ** rho, 0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +27,7 @@ class DrawnReader:
 
     name, licence, source = "drawn", "CC0-1.0", "made by a test"
 
-    def fields(self):
+    def fields(self) -> Iterator[Field]:
         """One field for train, one for val."""
         rng = np.random.default_rng(0)
         for split in ("train", "val"):

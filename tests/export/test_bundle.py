@@ -82,7 +82,7 @@ def test_the_engine_runs_the_bundle_at_any_size(bundle: Bundle, height: int, wid
     instances[10:20, 12:30] = 1
     request = PairRequest(0, 1, height, width, instances, metadata=Metadata(description="small nuclei"))
     with Engine.open(bundle, threads=1) as engine:
-        (pair,) = engine.sample([request], engine.sampling(steps=2, batch=1))
+        (pair,) = engine.sample([request], bundle.manifest.sampling.changed(steps=2, batch=1))
     assert pair.image.shape == (height, width, 3)
     assert np.array_equal(pair.instances, instances)
 

@@ -40,8 +40,8 @@ def _folded(context: Context, branches: int) -> tuple[Tensor | tuple[Tensor, ...
 
 
 def _part(context: Context, start: int, stop: int) -> Context:
-    tensors = [tensor[start:stop] for tensor in context[:4]]
-    return Context(*tensors, tuple(tensor[start:stop] for tensor in context.map_features))
+    keys, values, bias, pooled = (tensor[start:stop] for tensor in context[:4])
+    return Context(keys, values, bias, pooled, tuple(tensor[start:stop] for tensor in context.map_features))
 
 
 def test_guidance_is_the_weighted_sum_and_the_update_is_linear(model: MSDM) -> None:

@@ -10,6 +10,8 @@ import numpy as np
 from msdm_engine.bundle import Bundle
 from msdm_engine.errors import BackendError, RequestError
 
+MAX_THREADS = 1024
+
 
 class OnnxRuntimeBackend:
     """One session for each graph, made from verified bytes."""
@@ -21,8 +23,8 @@ class OnnxRuntimeBackend:
             raise BackendError(
                 "the backend 'onnxruntime' is not installed", hint="pip install 'msdm[cpu]' (or 'msdm[gpu]')"
             ) from error
-        if threads < 0:
-            raise RequestError(f"{threads} threads", note="0 (one for each core) or more")
+        if not 0 <= threads <= MAX_THREADS:
+            raise RequestError(f"{threads} threads", note=f"0 (one for each core) to {MAX_THREADS}")
         threads = threads or os.cpu_count() or 1
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads

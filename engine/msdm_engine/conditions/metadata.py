@@ -36,14 +36,24 @@ class Metadata:
 
 
 class TextTokenizer:
-    """A WordPiece tokenizer read from its ``tokenizer.json``."""
+    """A WordPiece tokenizer."""
 
-    def __init__(self, path: Path, length: int) -> None:
-        """Reads the tokenizer; ``length`` is T, the number of tokens that the graphs take."""
+    def __init__(self, source: Path | bytes, length: int) -> None:
+        """Reads the tokenizer.
+
+        Args:
+            source: a ``tokenizer.json``, or its bytes where they were verified already.
+            length: T, the number of tokens that the graphs take.
+
+        Raises:
+            BundleError: it cannot be read.
+        """
         try:
-            self._tokenizer = Tokenizer.from_file(str(path))
+            data = source if isinstance(source, bytes) else source.read_bytes()
+            self._tokenizer = Tokenizer.from_buffer(data)
         except Exception as error:  # tokenizers raises bare Exception for every cause
-            raise BundleError(f"tokenizer {path} cannot be read: {error}", hint="export the bundle again") from error
+            what = "of the bundle" if isinstance(source, bytes) else str(source)
+            raise BundleError(f"tokenizer {what} cannot be read: {error}", hint="export the bundle again") from error
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self.length = length
@@ -61,6 +71,10 @@ class TextTokenizer:
         mask = np.zeros(self.length, np.float32)
         if not text:
             return ids, mask
+        try:
+            text.encode()  # half a surrogate pair, from a terminal of another encoding
+        except UnicodeEncodeError as error:
+            raise RequestError(f"metadata text {text[:60]!r} is not Unicode text", note=str(error)) from error
         encoded = self._tokenizer.encode(text).ids
         if len(encoded) > self.length:
             raise RequestError(
