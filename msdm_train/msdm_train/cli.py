@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from msdm_engine.cli_errors import MsdmGroup
+from msdm_train.data.reader import SPLITS
 
 FOLDER = click.Path(path_type=Path)
 
@@ -41,10 +43,10 @@ def prepare(
 @main.command()
 @click.argument("pack", type=FOLDER)
 @click.option("--out", type=FOLDER, required=True, help="folder of the run; an interrupted run resumes here")
-@click.option("--model", default="small", show_default=True, help="preset: tiny, small, base, large")
+@click.option("--model", help="preset: tiny, small, base, large [default: that of the checkpoint, else small]")
 @click.option("--init", type=FOLDER, help="checkpoint folder to start from")
 @click.option("--steps", type=int, required=True)
-@click.option("--batch", type=int, default=16, show_default=True)
+@click.option("--batch", type=int, default=16, show_default=True, help="crops a step and process")
 @click.option("--crop", "crop_px", type=int, default=64, show_default=True, help="side of the crops in pixels")
 @click.option("--learning-rate", type=float, default=1.2e-3, show_default=True)
 @click.option("--cooldown-share", type=float, default=0.15, show_default=True)
@@ -53,9 +55,70 @@ def prepare(
 @click.option("--validate-every", type=int, default=500, show_default=True)
 @click.option("--mixed-precision", default="no", show_default=True, help="no, bf16 or fp16")
 @click.option("--workers", type=int, default=0, show_default=True, help="data loading processes")
-def fit(pack: Path, out: Path, model: str, init: Path | None, **settings: int | float | str) -> None:
-    """Train the generator on a packed data set."""
-    from msdm_train.training.fit import FitConfig
+@click.option("--dry-run", is_flag=True, help="say what would be trained, and write nothing")
+def fit(
+    pack: Path, out: Path, model: str | None, init: Path | None, dry_run: bool, **settings: int | float | str
+) -> None:
+    """Train the generator on a packed data set; several processes with `torchrun -m msdm_train.cli fit`."""
+    from msdm_train.training.config import FitConfig
+
+    config = FitConfig(**settings)  # type: ignore[arg-type]
+    if dry_run:
+        from msdm_train.training.plan import plan
+
+        click.echo(plan(pack, out, config, model=model, init=init))
+        return
     from msdm_train.training.fit import fit as run_fit
 
-    click.echo(f"checkpoint: {run_fit(pack, out, FitConfig(**settings), model=model, init=init)}")  # type: ignore[arg-type]
+    click.echo(f"checkpoint: {run_fit(pack, out, config, model=model, init=init)}")
+
+
+@main.command()
+@click.option("--markdown", is_flag=True, help="as docs/presets.md")
+def presets(markdown: bool) -> None:
+    """List the model presets with their parameters and operations a denoising step."""
+    from msdm_train.cost import preset_markdown, preset_text
+
+    click.echo(preset_markdown() if markdown else preset_text())
+
+
+@main.command()
+@click.argument("bundle", type=FOLDER)
+@click.option("--data", "pack", type=FOLDER, required=True, help="packed data set")
+@click.option("--split", type=click.Choice(SPLITS), default="val", show_default=True)
+@click.option("--out", type=FOLDER, required=True, help="report folder; must not exist or be empty")
+@click.option("--count", type=click.IntRange(1, 100), default=12, show_default=True, help="crops")
+@click.option("--size", "side_px", type=click.IntRange(16), default=128, show_default=True, help="side of a crop in px")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--steps", type=int, help="denoising steps [default: the bundle's]")
+@click.option("--solver", help="[default: the bundle's]")
+@click.option("--batch", type=int, help="pairs at once [default: the bundle's]")
+@click.option("--threads", type=int, default=0, help="CPU threads; 0: one for each core")
+def compare(
+    bundle: Path, pack: Path, split: str, out: Path, count: int, side_px: int, seed: int, threads: int, **sampling: Any
+) -> None:
+    """Write real crops beside pairs that BUNDLE generates from their masks. The report is for local eyes only."""
+    from msdm_engine.engine import Engine
+    from msdm_train.compare import NOTICE, check_free, real_crops, write_report
+    from msdm_train.data.pack import Pack
+
+    check_free(out)
+    opened = Pack(pack)
+    crops = real_crops(opened, split, count, side_px)
+    with Engine.open(bundle, threads=threads) as engine:
+        chosen = engine.bundle.manifest.sampling.changed(**sampling)
+        facts = {
+            "bundle": f"{engine.bundle.manifest.name} {engine.bundle.sha256}",
+            "sampling": f"{chosen.solver}, {chosen.steps} steps, seed {seed}",
+            "data": f"{opened.info.name}, split {split}",
+            "data licence": opened.info.licence,
+            "data source": opened.info.source,
+            "conditions": "each pair has the mask, the colour and the description of its crop",
+        }
+        write_report(out, crops, lambda requests: engine.sample(requests, chosen), seed=seed, facts=facts)
+    click.echo(f"wrote {out / 'compare.html'} and {out / 'compare.png'}")
+    click.echo(NOTICE)
+
+
+if __name__ == "__main__":
+    main()

@@ -142,6 +142,11 @@ def covered(regions: tuple[Region, ...], y: int, x: int, size: int) -> bool:
 
 
 def scale_optical_density(image: np.ndarray, factors: np.ndarray) -> np.ndarray:
-    """Beer-Lambert: scales the optical density -log(I / 255) of each RGB channel; uint8 in, uint8 out."""
-    table = 255.0 * ((np.arange(256)[:, None] + 1) / 256) ** factors[None]
+    """Beer-Lambert: scales the optical density -ln((I + 1) / 256) of each RGB channel; uint8 in, uint8 out.
+
+    Args:
+        image: [H, W, 3] uint8.
+        factors: [3], 1 leaves a channel as it is.
+    """
+    table = 256.0 * ((np.arange(256)[:, None] + 1) / 256) ** factors[None] - 1
     return np.stack([table.clip(0, 255).round().astype(np.uint8)[image[..., c], c] for c in range(3)], -1)

@@ -41,7 +41,9 @@ class Bbbc038Reader:
         for folder in self._folders:
             row = self._table.get(folder.name)
             if self._table and row is None:
-                raise InputError(f"picture {folder.name} is not in the table of splits")
+                raise InputError(
+                    f"picture {folder.name} is not in the table of splits", hint="add a row, or move it away"
+                )
             image = read_image(folder / "images" / f"{folder.name}.png", cv2.IMREAD_COLOR)
             image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
             instances = _merge(folder, image.shape[:2])
@@ -51,6 +53,8 @@ class Bbbc038Reader:
 
 
 def _merge(folder: Path, shape: tuple[int, ...]) -> np.ndarray:
+    if not (folder / "masks").is_dir():
+        raise InputError(f"{folder} has no folder masks", note="a picture without nuclei has an empty one")
     instances = np.zeros(shape, np.uint16)
     for label, path in enumerate(sorted((folder / "masks").glob("*.png")), start=1):
         mask = read_image(path, cv2.IMREAD_GRAYSCALE)
@@ -62,10 +66,13 @@ def _merge(folder: Path, shape: tuple[int, ...]) -> np.ndarray:
 
 def _read_splits(path: Path) -> dict[str, dict[str, str]]:
     try:
-        with path.open(newline="") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error}") from error
+    missing = {"id", "field", "split"} - set(rows[0] if rows else ())
+    if missing:
+        raise InputError(f"{path} lacks the column(s) {', '.join(sorted(missing))}", note="or has no row")
     by_field: dict[str, str] = {}
     for row in rows:
         if row.get("split") not in SPLITS or not row.get("field"):

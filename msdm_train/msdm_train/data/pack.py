@@ -18,6 +18,7 @@ from safetensors.numpy import save_file
 
 from msdm_engine.conditions.colour import Colour, colour_from_image
 from msdm_engine.conditions.maps import maps_from_instances
+from msdm_engine.contract import IMAGE_CHANNELS, MAP_CHANNELS
 from msdm_engine.errors import InputError
 from msdm_train.data.reader import Field, Reader, Region
 
@@ -91,7 +92,13 @@ def _statistics(train: list[Field]) -> dict[str, Any]:
             preset = presets.setdefault(region.description, {"tags": region.tags, "colours": []})
             preset["colours"].append(colour_from_image(image, instances))
     mean = total / count
-    std = np.sqrt(squares / count - mean**2)
+    variance = squares / count - mean**2
+    constant = [name for name, v in zip(IMAGE_CHANNELS + MAP_CHANNELS, variance, strict=True) if not v > 1e-9]
+    if constant:  # a data scale of zero: the loss would divide by it
+        raise InputError(
+            f"the train pixels do not vary in {', '.join(constant)}", note="training needs pictures with nuclei"
+        )
+    std = np.sqrt(variance)
     return {
         "state_mean": mean.tolist(),
         "state_std": std.tolist(),
@@ -116,6 +123,7 @@ class Pack:
     """A packed data set, opened for reading."""
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         try:
             self._file = safe_open(path, framework="numpy")
             raw = json.loads((self._file.metadata() or {})["msdm"])
@@ -130,6 +138,10 @@ class Pack:
             regions = tuple(Region(**region) for region in entry.pop("regions"))
             fields.append(FieldInfo(**entry, regions=regions))
         self.info = PackInfo(**raw, fields=tuple(fields))
+
+    def __reduce__(self) -> tuple[type[Pack], tuple[Path]]:
+        """A worker process opens the file anew."""
+        return Pack, (self.path,)
 
     def split(self, name: str) -> tuple[FieldInfo, ...]:
         """The fields of one split."""

@@ -16,6 +16,7 @@ import numpy as np
 from msdm_engine.errors import InputError
 from msdm_train.data.reader import SPLITS, Field, Region
 
+COLUMNS = ("id", "field", "row", "col", "split", "description")
 TAGS = ("stain", "architecture", "nuclear_size")
 
 
@@ -31,7 +32,8 @@ class TileReader:
     """Fields stitched from the tiles of a folder.
 
     Raises:
-        InputError: a file is missing or unreadable, sizes of image and mask differ, or a row lacks a column.
+        InputError: a file is missing or unreadable, sizes of image and mask differ, a row lacks a column or
+            holds no number where one belongs, two tiles share a place, or a field lies in two splits.
     """
 
     def __init__(self, root: Path, *, name: str = "", licence: str = "unknown", source: str = "") -> None:
@@ -39,15 +41,17 @@ class TileReader:
         self.name, self.licence, self.source = name or root.name, licence, source or root.name
         table = root / "metadata.csv"
         if not table.is_file():
-            raise InputError(
-                f"{root} has no metadata.csv", note="needed columns: id, field, row, col, split, description"
-            )
-        with table.open(newline="") as file:
-            self._rows = list(csv.DictReader(file))
-        needed = {"id", "field", "row", "col", "split", "description"}
-        missing = needed - set(self._rows[0] if self._rows else ())
-        if missing:
-            raise InputError(f"{table} lacks the column(s) {', '.join(sorted(missing))}", note="or has no row")
+            raise InputError(f"{root} has no metadata.csv", note=f"needed columns: {', '.join(COLUMNS)}")
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            rows = csv.DictReader(file)
+            missing = set(COLUMNS) - set(rows.fieldnames or ())
+            if missing:
+                raise InputError(f"{table} lacks the column(s) {', '.join(sorted(missing))}")
+            self._rows = list(rows)
+        if not self._rows:
+            raise InputError(f"{table} has no row", note="one for each tile")
+        for line, row in enumerate(self._rows, start=2):
+            _check_row(f"{table}, line {line}", row)
 
     def fields(self) -> Iterator[Field]:
         """Yields each field, in the order of its name."""
@@ -63,7 +67,14 @@ class TileReader:
             raise InputError(
                 f"field {field_id} has the splits {sorted(splits)}", note="one of train, val, test a field"
             )
-        tiles = {(int(row["row"]), int(row["col"])): self._tile(row) for row in rows}
+        tiles = {}
+        for row in rows:
+            key = (int(row["row"]), int(row["col"]))
+            if key in tiles:
+                raise InputError(
+                    f"tile {row['id']} of field {field_id} lies where another does", note=f"row, col {key}"
+                )
+            tiles[key] = self._tile(row)
         height, width = next(iter(tiles.values()))[1].shape
         n_rows, n_cols = (1 + max(key[axis] for key in tiles) for axis in (0, 1))
         image = np.zeros((n_rows * height, n_cols * width, 3), np.uint8)
@@ -91,6 +102,15 @@ class TileReader:
         if mask.shape != image.shape[:2]:
             raise InputError(f"mask of {path} is {mask.shape}, the image {image.shape[:2]}")
         return image, mask.astype(np.int32)
+
+
+def _check_row(where: str, row: dict[str, str]) -> None:
+    for column in COLUMNS:
+        if row[column] is None or (column != "description" and not row[column].strip()):
+            raise InputError(f"{where}: nothing in the column {column}")
+    for column in ("row", "col"):
+        if not (row[column].isascii() and row[column].isdigit()):
+            raise InputError(f"{where}: {column} is '{row[column]}'", note="a whole number from 0 on")
 
 
 def merge_across_borders(labels: np.ndarray, border_rows: range, border_cols: range) -> np.ndarray:
@@ -122,6 +142,8 @@ def merge_across_borders(labels: np.ndarray, border_rows: range, border_cols: ra
     roots = np.array([_root(parent, i) for i in range(len(parent))])
     names, merged = np.unique(roots[labels], return_inverse=True)
     offset = 0 if names[0] == 0 else 1
+    if names.size > np.iinfo(np.uint16).max:
+        raise InputError(f"a field of {names.size} nuclei", note="at most 65535", hint="split the field in two")
     return (merged.reshape(labels.shape) + offset).astype(np.uint16)
 
 

@@ -1,8 +1,11 @@
 """Checkpoint folders: safetensors and JSON, written whole or not at all, no pickle.
 
 A checkpoint holds ``checkpoint.json`` (format, model configuration, data, licence), ``model.safetensors`` (the
-averaged weights that are exported), ``tokenizer.json``, and, for resuming, ``training.safetensors`` (raw weights
-and the optimizer's moments).
+averaged weights that are exported), ``tokenizer.json``, and, for resuming, ``training.safetensors`` (raw weights,
+the optimizer's moments and, in float16, the state of the loss scaler).
+
+A folder cannot be replaced in one move. While the new one takes the place of the last one, that is ``NAME.old``:
+a crash just then loses nothing, because readers look there too (:func:`settled`) and the next write puts it back.
 """
 
 from __future__ import annotations
@@ -42,10 +45,19 @@ class CheckpointInfo:
     training: dict[str, Any]
 
 
+def settled(folder: Path) -> Path:
+    """Where the checkpoint of that name lies: ``folder``, or ``folder.old`` after a crash in the midst of a swap."""
+    old = folder.with_name(folder.name + ".old")
+    return old if not folder.exists() and old.exists() else folder
+
+
 def write_checkpoint(
     folder: Path, info: CheckpointInfo, weights: dict[str, Tensor], tokenizer: Path, training: dict[str, Tensor] | None
 ) -> None:
-    """Writes a checkpoint beside its final name and moves it there."""
+    """Writes a checkpoint beside its final name, flushes it to disk and moves it there.
+
+    At any moment ``folder`` or ``folder.old`` is a whole checkpoint, if there was one before.
+    """
     temporary = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -61,6 +73,11 @@ def write_checkpoint(
         "training": info.training,
     }
     (temporary / "checkpoint.json").write_text(json.dumps(document, indent=1) + "\n")
+    for path in temporary.iterdir():
+        with path.open("r+b") as file:
+            os.fsync(file.fileno())
+    if settled(folder) != folder:
+        os.replace(settled(folder), folder)
     old = folder.with_name(folder.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
@@ -71,7 +88,7 @@ def write_checkpoint(
 
 def read_info(folder: Path) -> CheckpointInfo:
     """Reads ``checkpoint.json``; the error names the file and what is wrong with it."""
-    path = folder / "checkpoint.json"
+    path = settled(folder) / "checkpoint.json"
     try:
         raw = json.loads(path.read_text())
         if raw["format"] != FORMAT_VERSION:
@@ -85,6 +102,7 @@ def read_info(folder: Path) -> CheckpointInfo:
 
 def load_model(folder: Path) -> tuple[MSDM, CheckpointInfo]:
     """The averaged model of a checkpoint, in evaluation mode on the CPU."""
+    folder = settled(folder)
     info = read_info(folder)
     model = MSDM(info.model)
     model.load_state_dict(read_tensors(folder / "model.safetensors"))
@@ -99,22 +117,41 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise InputError(f"{path} cannot be read: {error}", hint="the checkpoint is incomplete or damaged") from error
 
 
-def training_tensors(model: MSDM, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Raw weights and Adam's moments under readable names."""
+def training_tensors(
+    model: MSDM, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler | None = None
+) -> dict[str, Tensor]:
+    """Raw weights, Adam's moments and the loss scaler's state under readable names."""
     tensors = {f"model.{name}": value.detach().cpu() for name, value in model.state_dict().items()}
     for name, parameter in model.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
             tensors[f"adam.{key}.{name}"] = torch.as_tensor(value).detach().cpu()
+    if scaler is not None:
+        for key, value in scaler.state_dict().items():
+            tensors[f"scaler.{key}"] = torch.tensor(float(value), dtype=torch.float64)
     return tensors
 
 
-def restore_training(tensors: dict[str, Tensor], model: MSDM, optimizer: torch.optim.Optimizer) -> None:
-    """Puts back what :func:`training_tensors` took."""
+def restore_training(
+    tensors: dict[str, Tensor],
+    model: MSDM,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler | None = None,
+) -> None:
+    """Puts back what :func:`training_tensors` took.
+
+    Moments take the memory layout of their parameter, as those that the optimizer makes itself have: a resumed run
+    then goes through the same kernels as an uninterrupted one.
+    """
     model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
-    for name, parameter in model.named_parameters():
-        found = {
-            k.split(".", 2)[1]: v for k, v in tensors.items() if k.startswith("adam.") and k.split(".", 2)[2] == name
-        }
-        if found:
-            device = parameter.device
-            optimizer.state[parameter] = {k: v if k == "step" else v.to(device) for k, v in found.items()}
+    parameters = dict(model.named_parameters())
+    for key, value in tensors.items():
+        if not key.startswith("adam."):
+            continue
+        _, moment, name = key.split(".", 2)
+        parameter = parameters[name]
+        laid_out = value if moment == "step" else torch.empty_like(parameter).copy_(value)
+        optimizer.state[parameter][moment] = laid_out.detach()
+    if scaler is not None:
+        state = {k.removeprefix("scaler."): v.item() for k, v in tensors.items() if k.startswith("scaler.")}
+        whole = ("growth_interval", "_growth_tracker")
+        scaler.load_state_dict({k: int(v) if k in whole else v for k, v in state.items()})

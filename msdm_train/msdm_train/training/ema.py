@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class PowerEma:
@@ -12,9 +12,12 @@ class PowerEma:
     ``gamma`` 6.94 is EDM2's relative length of 0.10.
     """
 
-    def __init__(self, model: nn.Module, gamma: float = 6.94) -> None:
+    def __init__(self, model: nn.Module, gamma: float = 6.94, start: dict[str, Tensor] | None = None) -> None:
+        """Begins with the weights of ``model``, or with the averages ``start`` in the memory layout of ``model``."""
         self.gamma = gamma
         self.weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        for name, value in (start or {}).items():
+            self.weights[name].copy_(value)
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from msdm_train.model.msdm import MSDM
 
@@ -30,8 +31,7 @@ class Noise:
         return (self.mean + self.std * normal).exp().clamp(self.sigma_min, self.sigma_max)
 
 
-@dataclass(frozen=True)
-class LossParts:
+class LossParts(NamedTuple):
     """``total`` is what is minimised; the others are means for the log."""
 
     total: Tensor
@@ -56,3 +56,19 @@ def edm_loss(model: MSDM, batch: dict[str, Tensor], sigma: Tensor, noise: Tensor
     weighted = (s**2 + model.std**2) / (s * model.std) ** 2 * (denoised - state).float().square()
     image, maps = weighted[:, :3].mean(), weighted[:, 3:].mean()
     return LossParts((image + maps) / 2, image.detach(), maps.detach())
+
+
+class Objective(nn.Module):
+    """The loss as a module's forward, which is what DistributedDataParallel has to wrap.
+
+    Gradients are averaged over the processes only where forward goes through the wrapper. The weights stay those
+    of ``model``, under its own names.
+    """
+
+    def __init__(self, model: MSDM) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: dict[str, Tensor], sigma: Tensor, noise: Tensor) -> LossParts:
+        """As :func:`edm_loss`."""
+        return edm_loss(self.model, batch, sigma, noise)

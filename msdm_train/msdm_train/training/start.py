@@ -1,0 +1,122 @@
+"""Where a run begins: from nothing, from a checkpoint of another run, or from its own last checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from msdm_engine.errors import RequestError
+from msdm_train.data.pack import Pack
+from msdm_train.data.vocabulary import tokenizer_json
+from msdm_train.model.config import ModelConfig, preset
+from msdm_train.training.checkpoint import CheckpointInfo, read_info, read_tensors, settled
+from msdm_train.training.config import FitConfig
+
+DEFAULT_PRESET = "small"
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a run begins.
+
+    Args:
+        origin: in words.
+        info: configuration, data and history of the run.
+        step: steps that this run has already made.
+        weights: averaged weights to begin with, if there are any.
+        training: raw weights and optimizer state of a run that goes on.
+        tokenizer: the text of ``tokenizer.json``.
+    """
+
+    origin: str
+    info: CheckpointInfo
+    step: int
+    weights: dict[str, Tensor] | None
+    training: dict[str, Tensor] | None
+    tokenizer: str
+
+
+def begin(pack: Pack, run: Path, config: FitConfig, model: str | None, init: Path | None) -> Start:
+    """Decides where a run begins; reads only.
+
+    Args:
+        run: folder of the run; a checkpoint in it decides.
+        model: name of a preset; None: that of the checkpoint, else :data:`DEFAULT_PRESET`.
+        init: checkpoint of another run.
+
+    Raises:
+        InputError: a checkpoint cannot be read.
+        RequestError: the settings do not fit the checkpoint, or the crop does not fit the model.
+    """
+    if settled(run / "checkpoint").exists():
+        start = _resumed(pack, run, config)
+    elif init is not None:
+        start = _initialised(pack, config, init)
+    else:
+        start = _fresh(pack, config, model or DEFAULT_PRESET)
+    if model is not None and _without_scale(preset(model)) != _without_scale(start.info.model):
+        raise RequestError(
+            f"--model {model} is not the model of the checkpoint", hint="leave --model out, or use another folder"
+        )
+    if config.crop_px % start.info.model.stride:
+        raise RequestError(f"crop_px {config.crop_px}", note=f"a multiple of {start.info.model.stride} for this model")
+    return start
+
+
+def _without_scale(config: ModelConfig) -> ModelConfig:
+    """The configuration without what was measured on the data."""
+    return replace(config, state_mean=(), state_std=())
+
+
+def _resumed(pack: Pack, run: Path, config: FitConfig) -> Start:
+    last = settled(run / "checkpoint")
+    info = read_info(last)
+    began, wanted = info.training["config"], asdict(config)
+    changed = [f"{k}: {began.get(k)} -> {v}" for k, v in wanted.items() if k != "steps" and began.get(k) != v]
+    if info.data["trained_on_fields"] != _data(pack)["trained_on_fields"]:
+        changed.append(f"fields of the data set {info.data['name']}")
+    if changed:
+        raise RequestError(
+            f"{run} was begun with other settings ({', '.join(changed)})",
+            hint="use the same settings to resume, or another folder with --init to start from its checkpoint",
+        )
+    step = info.training["run_step"]
+    if config.steps < step:
+        raise RequestError(
+            f"{run} has already made {step} steps, more than {config.steps}", hint="ask for more --steps"
+        )
+    weights, training = read_tensors(last / "model.safetensors"), read_tensors(last / "training.safetensors")
+    return Start(f"resumes after step {step}", info, step, weights, training, (last / "tokenizer.json").read_text())
+
+
+def _initialised(pack: Pack, config: FitConfig, init: Path) -> Start:
+    init = settled(init)
+    info = read_info(init)
+    weights = read_tensors(init / "model.safetensors")
+    history = info.training.get("history", []) + [info.training["config"] | {"steps": info.training["run_step"]}]
+    training = {"config": asdict(config), "run_step": 0, "history": history}
+    origin = f"starts from {init} (step {info.step})"
+    info = replace(info, data=_data(pack), training=training)
+    return Start(origin, info, 0, weights, None, (init / "tokenizer.json").read_text())
+
+
+def _fresh(pack: Pack, config: FitConfig, name: str) -> Start:
+    statistics = pack.info.statistics
+    model = replace(preset(name), state_mean=tuple(statistics["state_mean"]), state_std=tuple(statistics["state_std"]))
+    training: dict[str, Any] = {"config": asdict(config), "run_step": 0, "history": []}
+    info = CheckpointInfo(0, model, _data(pack), training)
+    return Start(f"starts anew, preset {name}", info, 0, None, None, tokenizer_json(pack, model.text.vocabulary))
+
+
+def _data(pack: Pack) -> dict[str, Any]:
+    """What a checkpoint says of the data that it was trained on."""
+    return {
+        "name": pack.info.name,
+        "licence": pack.info.licence,
+        "source": pack.info.source,
+        "statistics": pack.info.statistics,
+        "trained_on_fields": [field.id for field in pack.split("train")],
+    }
