@@ -19,7 +19,7 @@ import numpy as np
 from msdm_engine.backends import Backend, open_backend
 from msdm_engine.bundle import Bundle
 from msdm_engine.conditions.decode import instances_from_maps
-from msdm_engine.conditions.maps import maps_from_instances
+from msdm_engine.conditions.maps import class_maps_from_instances, maps_from_instances
 from msdm_engine.conditions.metadata import TextTokenizer
 from msdm_engine.contract import (
     CONDITIONER,
@@ -29,7 +29,7 @@ from msdm_engine.contract import (
     MAP_CHANNELS,
     TEXT_ENCODER,
 )
-from msdm_engine.errors import NumericsError
+from msdm_engine.errors import NumericsError, RequestError
 from msdm_engine.guidance import WITHOUT, Guidance
 from msdm_engine.manifest import Sampling
 from msdm_engine.noise import gaussian
@@ -182,11 +182,29 @@ class Engine:
         channels = self.bundle.manifest.state_channels - len(IMAGE_CHANNELS)
         maps = np.zeros((channels, *padding.shape), np.float32)
         if request.instances is not None:
-            maps = maps_from_instances(padding.grow(request.instances))
+            maps = self._maps(request, padding.grow(request.instances), int(request.instances.max()))
         colour, colour_present = request.colour.features()
         states, mask = self._text(request)
         present = np.array([request.instances is not None], np.float32)
         return dict(zip(CONDITIONER_INPUTS, (maps, present, colour, colour_present, states, mask), strict=True))
+
+    def _maps(self, request: PairRequest, grown: np.ndarray, last: int) -> np.ndarray:
+        """Nuclear maps of the padded instance map, and class maps where the bundle has them.
+
+        Args:
+            last: largest label inside the picture; label ``last + i`` is the reflection of label i.
+        """
+        n_classes = self.bundle.manifest.n_classes
+        if (request.classes is None) != (n_classes == 0):
+            raise RequestError(
+                f"pair {request.index}: classes are {'missing' if n_classes else 'given'}",
+                note=f"this bundle has {n_classes or 'no'} nucleus classes",
+            )
+        maps = maps_from_instances(grown)
+        if request.classes is None:
+            return maps
+        classes = {label + side: value for side in (0, last) for label, value in request.classes.items()}
+        return np.concatenate([maps, class_maps_from_instances(grown, classes, n_classes)])
 
     def _text(self, request: PairRequest) -> tuple[np.ndarray, np.ndarray]:
         """Token states and mask of the request's text; encoded once."""

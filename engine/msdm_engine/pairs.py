@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,6 +29,7 @@ class PairRequest:
         colour: colour condition; absent regions are left to the model.
         metadata: text condition; empty is legal.
         morphology: where the instance map comes from, for the manifest.
+        classes: class (from 0) of each label, for a bundle with nucleus classes; None for one without.
 
     Raises:
         RequestError: a number out of range, or an instance map of another size or with illegal labels.
@@ -41,6 +43,7 @@ class PairRequest:
     colour: Colour = field(default_factory=Colour)
     metadata: Metadata = field(default_factory=Metadata)
     morphology: str = "invented"
+    classes: Mapping[int, int] | None = None
 
     def __post_init__(self) -> None:
         for name, low, high in (

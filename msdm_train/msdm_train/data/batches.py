@@ -8,10 +8,9 @@ import cv2
 import numpy as np
 
 from msdm_engine.conditions.colour import colour_from_image
-from msdm_engine.conditions.maps import maps_from_instances
 from msdm_engine.conditions.metadata import Metadata, TextTokenizer
 from msdm_engine.errors import InputError
-from msdm_train.data.pack import FieldInfo, Pack
+from msdm_train.data.pack import FieldInfo, Pack, state_of
 from msdm_train.data.reader import Region
 from msdm_train.data.text import vary
 
@@ -70,6 +69,7 @@ class CropSampler:
         self._pack, self._tokenizer = pack, tokenizer
         self.crop_px, self.batch, self.seed, self.rank = crop_px, batch, seed, rank
         self.augment, self.dropout = augment, dropout
+        self._classes = {field.id: pack.classes(field.id) for field in fields}
         self.places: list[tuple[FieldInfo, Region]] = [(f, r) for f in fields for r in f.regions]
         groups = [region.description for _, region in self.places]
         weight = np.array([1 / np.sqrt(groups.count(group)) for group in groups])
@@ -79,7 +79,7 @@ class CropSampler:
         """The batch of one step.
 
         Returns:
-            ``state`` [B, 6, h, w], ``maps_present`` [B, 1], ``colour`` [B, 12], ``colour_present`` [B, 2]
+            ``state`` [B, 6 + classes, h, w], ``maps_present`` [B, 1], ``colour`` [B, 12], ``colour_present`` [B, 2]
             float32, ``token_ids`` [B, T] int64, ``token_mask`` [B, T] float32.
         """
         rng = np.random.Generator(np.random.Philox(key=[self.seed, step * 4096 + self.rank]))
@@ -87,7 +87,7 @@ class CropSampler:
         return {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}
 
     def _sample(self, rng: np.random.Generator) -> Batch:
-        image, instances, region = self._crop(rng)
+        image, instances, field, region = self._crop(rng)
         turns, flip = int(rng.integers(4)), bool(rng.integers(2))
         image, instances = np.rot90(image, turns), np.rot90(instances, turns)
         if flip:
@@ -100,9 +100,8 @@ class CropSampler:
         colour, colour_present = colour_from_image(image, instances).features()
         text = Metadata(region.assay, region.indication, description).text() if keep[2] else ""
         token_ids, token_mask = self._tokenizer.encode(text)
-        state = np.concatenate([image.transpose(2, 0, 1) / np.float32(127.5) - 1, maps_from_instances(instances)])
         return {
-            "state": state.astype(np.float32),
+            "state": state_of(image, instances, self._classes[field.id], self._pack.info.n_classes).astype(np.float32),
             "maps_present": np.array([keep[0]], np.float32),
             "colour": colour * np.float32(keep[1]),
             "colour_present": colour_present * np.float32(keep[1]),
@@ -110,7 +109,7 @@ class CropSampler:
             "token_mask": token_mask,
         }
 
-    def _crop(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, Region]:
+    def _crop(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, FieldInfo, Region]:
         """A crop whose centre lies in the drawn region; it may reach into neighbours but never into a hole."""
         field, region = self.places[int(np.searchsorted(self._cumulative, rng.random()).clip(0, len(self.places) - 1))]
         size = self.crop_px
@@ -132,7 +131,7 @@ class CropSampler:
             shape = (self.crop_px, self.crop_px)
             image = cv2.resize(image, shape, interpolation=cv2.INTER_AREA if size > self.crop_px else cv2.INTER_CUBIC)
             instances = cv2.resize(instances, shape, interpolation=cv2.INTER_NEAREST)
-        return image, instances, region
+        return image, instances, field, region
 
 
 def covered(regions: tuple[Region, ...], y: int, x: int, size: int) -> bool:

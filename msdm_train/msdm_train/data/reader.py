@@ -35,6 +35,7 @@ class Field:
         image: [H, W, 3] uint8 RGB.
         instances: [H, W] uint16 instance map, 0 is background.
         regions: rectangles that hold data; pixels outside all of them are holes and are never cropped.
+        classes: class (from 0) of each label of ``instances``, where the source has nucleus classes.
     """
 
     id: str
@@ -42,6 +43,7 @@ class Field:
     image: np.ndarray
     instances: np.ndarray
     regions: tuple[Region, ...]
+    classes: dict[int, int] | None = None
 
 
 class Reader(Protocol):

@@ -68,7 +68,7 @@ def begin(pack: Pack, run: Path, config: FitConfig, model: str | None, init: Pat
 
 def _without_scale(config: ModelConfig) -> ModelConfig:
     """The configuration without what was measured on the data."""
-    return replace(config, state_mean=(), state_std=())
+    return replace(config, n_classes=0, state_mean=(), state_std=())
 
 
 def _resumed(pack: Pack, run: Path, config: FitConfig) -> Start:
@@ -95,6 +95,11 @@ def _resumed(pack: Pack, run: Path, config: FitConfig) -> Start:
 def _initialised(pack: Pack, config: FitConfig, init: Path) -> Start:
     init = settled(init)
     info = read_info(init)
+    if info.model.n_classes != pack.info.n_classes:
+        raise RequestError(
+            f"{init} has {info.model.n_classes} nucleus classes, the data set {pack.info.n_classes}",
+            hint="start from nothing, or prepare the data with the same classes",
+        )
     weights = read_tensors(init / "model.safetensors")
     history = info.training.get("history", []) + [info.training["config"] | {"steps": info.training["run_step"]}]
     training = {"config": asdict(config), "run_step": 0, "history": history}
@@ -105,7 +110,12 @@ def _initialised(pack: Pack, config: FitConfig, init: Path) -> Start:
 
 def _fresh(pack: Pack, config: FitConfig, name: str) -> Start:
     statistics = pack.info.statistics
-    model = replace(preset(name), state_mean=tuple(statistics["state_mean"]), state_std=tuple(statistics["state_std"]))
+    model = replace(
+        preset(name),
+        n_classes=pack.info.n_classes,
+        state_mean=tuple(statistics["state_mean"]),
+        state_std=tuple(statistics["state_std"]),
+    )
     training: dict[str, Any] = {"config": asdict(config), "run_step": 0, "history": []}
     info = CheckpointInfo(0, model, _data(pack), training)
     return Start(f"starts anew, preset {name}", info, 0, None, None, tokenizer_json(pack, model.text.vocabulary))
