@@ -8,6 +8,10 @@ from typing import Any
 import click
 
 from msdm_engine.cli_errors import MsdmGroup
+from msdm_engine.convert.cli import convert
+from msdm_engine.gallery.cli import gallery
+from msdm_engine.layouts.cli import edit, layout
+from msdm_engine.log import Log
 
 PATH = click.Path(path_type=Path)
 
@@ -42,7 +46,7 @@ def main() -> None:
 @click.option("--guide-text", type=float, default=0.0, help="guidance towards the text; 0 is none")
 @click.option("--guide-colour", type=float, default=0.0, help="guidance towards the colour; 0 is none")
 @click.option("--steps", type=int, help="denoising steps [default: the bundle's]")
-@click.option("--solver", help="euler, dpmpp-2m or euler-ancestral [default: the bundle's]")
+@click.option("--solver", help="euler, dpmpp-2m, euler-ancestral or sde-dpmpp-2m [default: the bundle's]")
 @click.option("--root", type=PATH, help="folder that paths in the request file are relative to [default: its own]")
 @click.option("--bundle", type=PATH, help="bundle folder [default: the reference bundle]")
 @click.option("--backend", default="onnxruntime", show_default=True)
@@ -72,19 +76,22 @@ def sample(
 
     What to generate comes from a request file, or from exactly one of --masks, --layout, --invent.
     """
-    from msdm_engine.flags import refuse_flags_beside_file, request_from_flags
-    from msdm_engine.job import Log, describe, generate
-    from msdm_engine.request import load_request
+    context = click.get_current_context()
+    context.find_root().obj = log = Log(quiet=quiet, verbose=verbose, as_json=log_json)
+    from msdm_engine.describe import describe
+    from msdm_engine.flags import refuse_flags_beside_file, refuse_root_without_file, request_from_flags
+    from msdm_engine.job import generate
+    from msdm_engine.request_file import load_request
 
     if request_file is not None:
-        refuse_flags_beside_file(click.get_current_context(), options)
+        refuse_flags_beside_file(context, options)
         request = load_request(request_file, root=root)
     else:
+        refuse_root_without_file(root)
         request = request_from_flags(options)
     if validate:
         click.echo(describe(request, bundle, batch))
         return
-    log = Log(quiet=quiet, verbose=verbose, as_json=log_json)
     generate(request, out, bundle=bundle, backend=backend, threads=threads, batch=batch, resume=resume, log=log)
 
 
@@ -130,3 +137,9 @@ def schema() -> None:
     from importlib import resources
 
     click.echo(resources.files("msdm_engine").joinpath("request.schema.json").read_text().rstrip())
+
+
+main.add_command(gallery)
+main.add_command(convert)
+main.add_command(layout)
+main.add_command(edit)
