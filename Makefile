@@ -34,7 +34,7 @@ demo: $(STAMP_CPU)  ## install the engine with its CPU runtime and write 16 pair
 	  echo "  hint: move it away, or name another folder: make demo DEMO_OUT=demo-out-2" >&2; exit 1; fi
 	@rm -rf "$(DEMO_OUT)"
 	@status=0; \
-	$(BIN)/msdm-engine sample --layout columnar --count 16 --seed 1 --out "$(DEMO_OUT)" || status=$$?; \
+	$(BIN)/msdm-engine demo --out "$(DEMO_OUT)" || status=$$?; \
 	if [ -d "$(DEMO_OUT)" ]; then touch "$(DEMO_OUT)/$(DEMO_MARK)"; fi; exit $$status
 
 test: $(STAMP_DEV)  ## install everything the tests need and run them

@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 
 import numpy as np
-
 from benchmarks.timer import environment, measure, write_json
+
 from msdm_engine import Bundle, Engine, PairRequest
 from msdm_engine.compose import compose
 from msdm_engine.guidance import Guidance
@@ -87,8 +87,8 @@ def main() -> None:
         assert verify_set(out).problems == ()
     sampling = bundle.manifest.sampling
     document = {
-        "what": f"{PAIRS} columnar pairs, {sampling.solver}, {sampling.steps} steps, batch {sampling.batch}, in memory; "
-        "files: 16 pairs with the bundle opened, verified and everything written",
+        "what": f"{PAIRS} columnar pairs, {sampling.solver}, {sampling.steps} steps, batch {sampling.batch}, "
+        "in memory; files: 16 pairs with the bundle opened, verified and everything written",
         "bundle": {"name": bundle.manifest.name, "sha256": bundle.sha256},
         "bundle_mib": round(sum(entry.size for entry in bundle.manifest.files.values()) / 2**20, 2),
         "engine": identity,

@@ -14,29 +14,54 @@ if TYPE_CHECKING:
     from msdm_engine.conditions.metadata import Metadata
     from msdm_engine.engine import Engine
     from msdm_engine.errors import MsdmError
+    from msdm_engine.guidance import Guidance
+    from msdm_engine.job import generate
     from msdm_engine.pairs import Pair, PairRequest
+    from msdm_engine.records import verify_set
+    from msdm_engine.request import ColourChoice, GroupRequest, Invent, Layout, Masks, SetRequest
+    from msdm_engine.request_file import load_request
 
 _WHERE = {
     "Bundle": "bundle",
     "Colour": "conditions.colour",
+    "ColourChoice": "request",
     "Engine": "engine",
+    "GroupRequest": "request",
+    "Guidance": "guidance",
+    "Invent": "request",
+    "Layout": "request",
+    "Masks": "request",
     "Metadata": "conditions.metadata",
     "MsdmError": "errors",
     "Pair": "pairs",
     "PairRequest": "pairs",
     "RegionColour": "conditions.colour",
+    "SetRequest": "request",
     "colour_from_image": "conditions.colour",
+    "generate": "job",
+    "load_request": "request_file",
+    "verify_set": "records",
 }
 __all__ = [
     "Bundle",
     "Colour",
+    "ColourChoice",
     "Engine",
+    "GroupRequest",
+    "Guidance",
+    "Invent",
+    "Layout",
+    "Masks",
     "Metadata",
     "MsdmError",
     "Pair",
     "PairRequest",
     "RegionColour",
+    "SetRequest",
     "colour_from_image",
+    "generate",
+    "load_request",
+    "verify_set",
 ]
 
 

@@ -9,6 +9,7 @@ import click
 
 from msdm_engine.cli_errors import MsdmGroup
 from msdm_engine.convert.cli import convert
+from msdm_engine.demo import demo
 from msdm_engine.gallery.cli import gallery
 from msdm_engine.layouts.cli import edit, layout
 from msdm_engine.log import Log
@@ -139,6 +140,7 @@ def schema() -> None:
     click.echo(resources.files("msdm_engine").joinpath("request.schema.json").read_text().rstrip())
 
 
+main.add_command(demo)
 main.add_command(gallery)
 main.add_command(convert)
 main.add_command(layout)

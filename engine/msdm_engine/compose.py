@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+import hashlib
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import cycle, groupby, islice
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +19,18 @@ from msdm_engine.manifest import Manifest, Preset, Sampling
 from msdm_engine.masks import mask_files, read_instances, read_rgb
 from msdm_engine.noise import uniform
 from msdm_engine.pairs import PairRequest
-from msdm_engine.request import ColourChoice, GroupRequest, Layout, Masks, SetRequest
+from msdm_engine.request import ColourChoice, GroupRequest, Layout, Masks, SetRequest, check_total
 
 #: Median nuclear area in px of tiles tagged with this nuclear size; a layout without an area follows its preset.
 AREA_OF_SIZE = {"small": 200.0, "large": 520.0}
 
 #: Architecture of the training data that a layout belongs to, where the names differ.
 ARCHITECTURE_OF_LAYOUT = {"gland": "columnar"}
+
+#: Pixels in one batch, guidance branches included: 8 pictures of 4096 x 4096, about 13 GB of state and noise.
+MAX_BATCH_PX = 2**27
+
+Size = tuple[int, int]
 
 #: ``stream`` of :func:`msdm_engine.noise.uniform` that colour jitter draws from.
 JITTER_STREAM = 1
@@ -46,7 +53,10 @@ class ComposedGroup:
     Args:
         first: number of its first pair in the set.
         count: its pairs.
-        sizes: how many pairs have each (height, width) in px.
+        look: their colour (before jitter) and text.
+        work: for each (height, width) in px, how many pairs have it, and how many are computed: short batches are
+            filled up.
+        masks_sha256: of the names and labels of the masks that it follows; None: it follows no masks.
         pair: the conditions of pair ``first <= index < first + count``.
     """
 
@@ -54,8 +64,9 @@ class ComposedGroup:
     count: int
     sampling: Sampling
     guidance: Guidance
-    preset: str | None
-    sizes: dict[tuple[int, int], int]
+    look: Appearance
+    work: dict[Size, tuple[int, int]]
+    masks_sha256: str | None
     pair: Callable[[int], PairRequest]
 
     def pairs(self, done: Collection[int] = ()) -> Iterator[PairRequest]:
@@ -87,6 +98,10 @@ def appearance(manifest: Manifest, group: GroupRequest) -> Appearance:
     if preset and not metadata.description:
         metadata = replace(metadata, description=preset.description)
     colour = _chosen_colour(group.colour, preset.colour if preset else Colour())
+    if group.colour.jitter and colour == Colour():
+        raise RequestError(
+            "colour jitter without a colour", note="the model chooses the colour", hint="give a preset or a colour"
+        )
     return Appearance(colour, metadata, name, preset.tags.get("nuclear_size") if preset else None)
 
 
@@ -133,8 +148,7 @@ def compose(manifest: Manifest, request: SetRequest, batch: int | None = None) -
             raise type(error)(f"group {number}: {error.what}", note=error.note, hint=error.hint) from error
         groups.append(composed)
         first += composed.count
-    if first > 2**32:
-        raise RequestError(f"{first} pairs", note="at most 2^32 in a set")
+    check_total(first)
     return groups
 
 
@@ -146,18 +160,21 @@ def _compose_group(
     default = manifest.sampling
     sampling = default.changed(steps=group.steps, solver=group.solver, batch=batch)
     height, width = group.height_px or default.size_px, group.width_px or default.size_px
-    morphology, count = group.morphology, group.count or 0
-    sizes = {(height, width): count}
+    morphology, count, masks_sha256 = group.morphology, group.count or 0, None
+    draw: Drawer | None = None
+    sizes: Iterable[Size] = [(height, width)]
     if isinstance(morphology, Masks):
-        files = mask_files(morphology.folder)
+        files = _files_inside(morphology)
         count = group.count or len(files)
-        sizes = _mask_sizes(files, count)
+        sizes, masks_sha256 = _read_masks(files, count)
         draw, told = _mask_drawer(files, first), "mask"
     elif isinstance(morphology, Layout):
         draw, told = _layout_drawer(morphology, height, width, seed, look), f"layout {morphology.kind}"
         draw(first)  # a value out of range is an error now, not after the first batch
     else:
-        draw, told = None, "invented"
+        told = "invented"
+    work = _work(islice(cycle(sizes), count), sampling.batch)
+    _check_batch(work, sampling.batch, len(group.guidance.branches()))
 
     def pair(index: int) -> PairRequest:
         colour = jittered(look.colour, group.colour.jitter, seed, index)
@@ -166,25 +183,64 @@ def _compose_group(
         instances, name = draw(index)
         return PairRequest(index, seed, *_shape(instances), instances, colour, look.metadata, f"{told}{name}")
 
-    return ComposedGroup(first, count, sampling, group.guidance, look.preset, sizes, pair)
+    return ComposedGroup(first, count, sampling, group.guidance, look, work, masks_sha256, pair)
+
+
+def _work(sizes: Iterable[Size], batch: int) -> dict[Size, tuple[int, int]]:
+    """Pairs, and pairs computed, of each size: neighbours of one size share a batch, as in ``Engine.sample``."""
+    work: dict[Size, tuple[int, int]] = {}
+    for size, run in groupby(sizes):
+        pairs = sum(1 for _ in run)
+        before, computed = work.get(size, (0, 0))
+        work[size] = before + pairs, computed + -(-pairs // batch) * batch
+    return work
+
+
+def _check_batch(work: dict[Size, tuple[int, int]], batch: int, branches: int) -> None:
+    for height, width in work:
+        if batch * branches * height * width > MAX_BATCH_PX:
+            raise RequestError(
+                f"a batch of {batch} pictures of {height} x {width} px with {branches} guidance branch(es)",
+                note=f"at most {MAX_BATCH_PX} pixels at once",
+                hint="give a smaller --batch",
+            )
 
 
 Drawer = Callable[[int], tuple[np.ndarray, str]]
 
 
-def _shape(instances: np.ndarray) -> tuple[int, int]:
+def _shape(instances: np.ndarray) -> Size:
     height, width = instances.shape
     return height, width
 
 
-def _mask_sizes(files: list[Path], count: int) -> dict[tuple[int, int], int]:
-    """Reads every mask once, so that an unreadable one is found before anything is made."""
-    sizes: dict[tuple[int, int], int] = {}
-    for number, path in enumerate(files):
-        size = _shape(read_instances(path))
-        uses = count // len(files) + (number < count % len(files))
-        sizes[size] = sizes.get(size, 0) + uses
-    return {size: uses for size, uses in sizes.items() if uses}
+def _files_inside(masks: Masks) -> list[Path]:
+    files = mask_files(masks.folder)
+    if masks.root is None:
+        return files
+    for path in files:
+        try:
+            inside = path.resolve().is_relative_to(masks.root.resolve())
+        except (OSError, RuntimeError) as error:  # a loop of links
+            raise InputError(f"mask {path} cannot be read: {error}") from error
+        if not inside:
+            raise InputError(
+                f"mask {path} is a link that leaves the folder of the request",
+                hint="copy the file itself, or name the folder it lies in with --root",
+            )
+    return files
+
+
+def _read_masks(files: list[Path], count: int) -> tuple[list[Size], str]:
+    """Reads every mask once, so that an unreadable one is found before anything is made: sizes and SHA-256."""
+    sizes, digest = [], hashlib.sha256()
+    for path in files:
+        instances = read_instances(path)
+        sizes.append(_shape(instances))
+        if len(sizes) <= count:
+            digest.update(repr((path.name, instances.shape)).encode())
+            digest.update(instances.astype("<u2").tobytes())
+    return sizes, digest.hexdigest()
 
 
 def _mask_drawer(files: list[Path], first: int) -> Drawer:

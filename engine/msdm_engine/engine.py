@@ -131,10 +131,13 @@ class Engine:
         sampling = sampling or self.bundle.manifest.sampling
         waiting: list[PairRequest] = []
         for request in requests:
-            if waiting and (_size(waiting[0]) != _size(request) or len(waiting) == sampling.batch):
+            if waiting and _size(waiting[0]) != _size(request):
                 yield from self._batch(waiting, sampling, guidance)
                 waiting = []
             waiting.append(request)
+            if len(waiting) == sampling.batch:  # now, and not when the next request is there: it may be an error
+                yield from self._batch(waiting, sampling, guidance)
+                waiting = []
         if waiting:
             yield from self._batch(waiting, sampling, guidance)
 

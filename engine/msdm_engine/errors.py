@@ -32,7 +32,8 @@ class MsdmError(Exception):
             lines.append(f"  note: {self.note}")
         if self.hint:
             lines.append(f"  hint: {self.hint}")
-        return "\n".join(lines)
+        # Names and values come from files: nothing in them may steer a terminal or be unprintable.
+        return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in "\n".join(lines))
 
 
 class RequestError(MsdmError):

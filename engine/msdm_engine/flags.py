@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -17,13 +18,23 @@ DEFAULT_COUNT = 16
 
 def refuse_flags_beside_file(context: click.Context, options: dict[str, Any]) -> None:
     """Raises RequestError if a flag that describes pairs was given beside a request file."""
-    given = [name for name in options if context.get_parameter_source(name) == ParameterSource.COMMANDLINE]
+    given = [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name in options and context.get_parameter_source(parameter.name) == ParameterSource.COMMANDLINE
+    ]
     if given:
         raise RequestError(
-            f"{', '.join(given)} given beside a request file",
+            f"{', '.join(given)} beside a request file",
             note="the file says everything about the pairs",
             hint="write it into the file, or leave the file out",
         )
+
+
+def refuse_root_without_file(root: Path | None) -> None:
+    """Raises RequestError if --root was given without a request file."""
+    if root is not None:
+        raise RequestError(f"--root {root} without a request file", note="it is what paths in the file are relative to")
 
 
 def request_from_flags(options: dict[str, Any]) -> SetRequest:

@@ -21,7 +21,7 @@ WITHOUT = {
     "without colour": frozenset({"colour"}),
     "none": frozenset({"morphology", "colour", "text"}),
 }
-MAX_SCALE = 20.0
+MIN_SCALE, MAX_SCALE = -0.95, 20.0
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class Guidance:
     def __post_init__(self) -> None:
         for name in ("text", "colour", "overall"):
             value = getattr(self, name)
-            if not -0.95 <= value <= MAX_SCALE:  # also refuses NaN
-                raise RequestError(f"guidance {name} is {value}", note=f"-0.95 to {MAX_SCALE:g}; 0 is none")
+            if not MIN_SCALE <= value <= MAX_SCALE:  # also refuses NaN
+                raise RequestError(f"guidance {name} is {value}", note=f"{MIN_SCALE:g} to {MAX_SCALE:g}; 0 is none")
         if not 0 <= self.sigma_low <= self.sigma_high:
             raise RequestError(
                 f"guidance interval {self.sigma_low} to {self.sigma_high}", note="0 <= sigma_low <= sigma_high"

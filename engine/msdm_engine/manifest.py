@@ -177,7 +177,9 @@ def _manifest(raw: dict[str, Any]) -> Manifest:
 
 def _file(raw: Any, where: str) -> FileEntry:
     entry = keys(raw, where, ("size", "sha256"))
-    return FileEntry(whole(entry["size"], f"{where} size", 0, MAX_FILE_BYTES), sha256(entry["sha256"], where))
+    return FileEntry(
+        whole(entry["size"], f"{where} size", 0, MAX_FILE_BYTES), sha256(entry["sha256"], f"{where} sha256")
+    )
 
 
 def _graph(raw: Any, where: str) -> GraphSpec:
@@ -199,7 +201,7 @@ def _dimension(raw: Any, where: str) -> int | str:
 def _preset(raw: Any, where: str) -> Preset:
     entry = keys(raw, where, ("description", "tags", "colour", "tiles"))
     colour = keys(entry["colour"], f"{where} colour", (), ("foreground", "background"))
-    regions = {side: _region(value, f"{where} {side}") for side, value in colour.items() if value is not None}
+    regions = {side: _region(value, f"{where} colour {side}") for side, value in colour.items() if value is not None}
     return Preset(
         read_text(entry["description"], f"{where} description"),
         mapping(entry["tags"], f"{where} tags", read_text),

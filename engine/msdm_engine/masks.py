@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import BinaryIO
 
 import cv2
 import numpy as np
@@ -92,14 +93,19 @@ def read_rgb(path: Path) -> np.ndarray:
 
 def _read_bytes(path: Path, what: str) -> bytes:
     try:
-        if not path.is_file():
-            raise InputError(f"{what} cannot be read", note="no such file" if not path.exists() else "not a file")
+        _check_is_file(path, what)
         size = path.stat().st_size
         if size > MAX_FILE_BYTES:
             raise InputError(f"{what} holds {size} bytes", note=f"at most {MAX_FILE_BYTES}")
         return path.read_bytes()
     except OSError as error:
         raise InputError(f"{what} cannot be read: {error.strerror or error}") from error
+
+
+def _check_is_file(path: Path, what: str) -> None:
+    """Opening a pipe would wait for ever."""
+    if not path.is_file():
+        raise InputError(f"{what} cannot be read", note="not a file" if path.exists() else "no such file")
 
 
 def _header(data: bytes, what: str) -> PictureHeader:
@@ -145,41 +151,53 @@ def _read_labels(path: Path) -> np.ndarray:
             f"{what} is a JPEG picture", note="JPEG changes labels", hint="export the labels as a 16-bit PNG"
         )
     if not header.grey:
-        raise _coloured(what)
+        raise InputError(
+            f"{what} has colours: a picture, a palette or a colour-coded mask",
+            note="an instance map has one channel, in which each nucleus has its own number",
+            hint="convert it: number the nuclei and save a 16-bit greyscale PNG",
+        )
     if header.pages > 1:
         raise InputError(f"{what} holds several pictures", note="one map a file", hint="save each map as its own file")
     unsigned32 = header.kind == "TIFF" and header.bits == 32 and header.unsigned
     labels = _decoded(tiff_as_signed(data) if unsigned32 else data, cv2.IMREAD_UNCHANGED, what)
-    if labels.ndim != 2:  # a transparent colour makes channels of a grey PNG
-        raise _coloured(what)
     if labels.shape != (header.height, header.width):
         raise InputError(f"{what} was decoded as {labels.shape}", note=f"its header says {header.height, header.width}")
     return labels.view(np.uint32) if unsigned32 else labels
 
 
-def _coloured(what: str) -> InputError:
-    return InputError(
-        f"{what} has colours: a picture, a palette or a colour-coded mask",
-        note="an instance map has one channel, in which each nucleus has its own number",
-        hint="convert it: number the nuclei and save a 16-bit greyscale PNG",
-    )
-
-
 def _read_npy(path: Path) -> np.ndarray:
     what = f"mask {path}"
     try:
+        _check_is_file(path, what)
         with path.open("rb") as file:
             if file.read(len(_NPY)) != _NPY:
                 raise InputError(f"{what} is not an NPY file", hint="save the map with numpy.save")
-        # Mapped, not read: a header can claim any size, and mapping more than the file holds is an error.
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+            file.seek(0)
+            shape, by_columns, dtype = _npy_header(file)
+            _check_npy(shape, dtype, what)
+            array = np.fromfile(file, dtype, shape[0] * shape[1])
     except InputError:
         raise
     except Exception as error:  # the header is a Python expression, whose parser fails in many ways
         raise InputError(f"{what} cannot be read: {error}", note="an NPY file of an integer type, no pickle") from error
-    if array.ndim != 2:
-        raise InputError(f"{what} has the shape {array.shape}", note="[height, width], one number a pixel")
-    if array.dtype.kind not in "iufb":
-        raise InputError(f"{what} has the type {array.dtype}", note="an integer type")
-    _check_sides(array.shape, what)
-    return np.array(array)
+    if array.size != shape[0] * shape[1]:
+        raise InputError(f"{what} is truncated: it holds {array.size} of {shape[0]} x {shape[1]} numbers")
+    return array.reshape(shape, order="F" if by_columns else "C")
+
+
+def _npy_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether it is stored by columns, and type. ``numpy.load`` would go on to allocate, or to unpickle."""
+    version = np.lib.format.read_magic(file)
+    if version == (1, 0):
+        return np.lib.format.read_array_header_1_0(file)
+    if version == (2, 0):
+        return np.lib.format.read_array_header_2_0(file)
+    raise ValueError(f"its format version is {version[0]}.{version[1]}, not 1.0 or 2.0")
+
+
+def _check_npy(shape: tuple[int, ...], dtype: np.dtype, what: str) -> None:
+    if len(shape) != 2:
+        raise InputError(f"{what} has the shape {shape}", note="[height, width], one number a pixel")
+    if dtype.kind not in "iufb":
+        raise InputError(f"{what} has the type {dtype}", note="an integer type")
+    _check_sides(shape, what)

@@ -17,6 +17,7 @@ _TIFF = {b"II*\0": ("<", False), b"MM\0*": (">", False), b"II+\0": ("<", True), 
 _FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _SAMPLES, _FORMAT = 256, 257, 258, 262, 277, 339
 _TILES = (322, 323)
+_READ = {_WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _SAMPLES, _FORMAT, *_TILES}
 _MIN_IS_BLACK = 1
 _UNSIGNED, _SIGNED = 1, 2
 #: Chunks, tags or segments of one file; a legal picture has far fewer, and more would only cost time.
@@ -92,7 +93,12 @@ def _png(data: bytes) -> PictureHeader:
 def _tiff(data: bytes) -> PictureHeader:
     order, big = _TIFF[data[:4]]
     entries, following = _directory(data, order, big)
-    tags = {tag: _value(data, order, big, at, kind, count) for tag, kind, count, at in entries}
+    tags: dict[int, int] = {}
+    for tag, kind, count, at in entries:
+        if tag in _READ:
+            if tag in tags:  # readers disagree on which one holds
+                raise ValueError(f"the TIFF has tag {tag} twice")
+            tags[tag] = _value(data, order, big, at, kind, count)
     for name, tag in (("width", _WIDTH), ("height", _HEIGHT)):
         if tag not in tags:
             raise ValueError(f"the TIFF does not say its {name}")
@@ -126,9 +132,9 @@ def _directory(data: bytes, order: str, big: bool) -> tuple[list[tuple[int, int,
 
 
 def _value(data: bytes, order: str, big: bool, at: int, kind: int, count: int) -> int:
-    """First number of a field; 0 for a field that holds none."""
+    """First number of a field."""
     if kind not in _NUMBERS or count < 1:
-        return 0
+        raise ValueError(f"the TIFF has a tag of field type {kind} and length {count} in place of a number")
     form = order + _NUMBERS[kind]
     if count * struct.calcsize(form) > (8 if big else 4):  # too long for its place, which then says where it is
         (at,) = _unpack(order + ("Q" if big else "I"), data, at)

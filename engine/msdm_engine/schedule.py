@@ -81,10 +81,28 @@ def ancestral_table(sigmas: np.ndarray) -> np.ndarray:
     return np.stack([now, down / now, 1 - down / now, np.zeros_like(now), up], 1)
 
 
+def sde_dpmpp_2m_table(sigmas: np.ndarray) -> np.ndarray:
+    """SDE-DPM-Solver++(2M), Lu et al. 2022, section 5.1 (stochastic).
+
+    As :func:`dpmpp_2m_table`, for the diffusion SDE: with h, r and D~ as there,
+    x' = (sigma' / sigma) exp(-h) x + (1 - exp(-2h)) D~ + sigma' sqrt(1 - exp(-2h)) z.
+    Fresh noise lets later steps mend what earlier, less certain ones got wrong.
+    """
+    now, following = sigmas[:-1], sigmas[1:]
+    keep = (following / now) ** 2  # exp(-2h) = (sigma' / sigma) exp(-h)
+    table = np.stack([now, keep, 1 - keep, np.zeros_like(now), following * np.sqrt(1 - keep)], 1)
+    for i in range(1, len(sigmas) - 2):
+        h, h_prev = np.log(sigmas[i] / sigmas[i + 1]), np.log(sigmas[i - 1] / sigmas[i])
+        half = h / (2 * h_prev)
+        table[i, 2:4] = (1 - keep[i]) * (1 + half), -(1 - keep[i]) * half
+    return table
+
+
 SOLVERS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "euler": euler_table,
     "dpmpp-2m": dpmpp_2m_table,
     "euler-ancestral": ancestral_table,
+    "sde-dpmpp-2m": sde_dpmpp_2m_table,
 }
 
 

@@ -72,7 +72,6 @@ def test_uniform_is_frozen() -> None:
     assert [value.hex() for value in uniform(seed=1, sample=2, stream=3, count=5).tolist()] == FROZEN_UNIFORM
 
 
-
 def philox_of_integers(counter: tuple[int, int, int, int], key: tuple[int, int]) -> tuple[int, int, int, int]:
     """Philox4x32-10 as in figure 2 of Salmon et al. 2011, on Python's integers."""
     a, b, c, d = counter

@@ -7,10 +7,28 @@ from typing import Any
 
 import numpy as np
 
+from msdm_engine.backends.onnx_external import has_external_data
 from msdm_engine.bundle import Bundle
-from msdm_engine.errors import BackendError, RequestError
+from msdm_engine.errors import BackendError, BundleError, RequestError
 
 MAX_THREADS = 1024
+
+
+def _check_is_whole(name: str, graph: bytes) -> None:
+    """A graph that is no ONNX model, or names other files, goes to no parser."""
+    try:
+        external = has_external_data(graph)
+    except ValueError as error:
+        raise BackendError(
+            f"ONNX Runtime cannot load the graph '{name}': it is no ONNX model ({error})",
+            hint="export the bundle again",
+        ) from error
+    if external:
+        raise BundleError(
+            f"graph '{name}' keeps weights in another file",
+            note="a graph of a bundle holds its weights itself, so that its hash covers them",
+            hint="export the bundle again",
+        )
 
 
 class OnnxRuntimeBackend:
@@ -37,6 +55,7 @@ class OnnxRuntimeBackend:
         }
         self._sessions: dict[str, Any] = {}
         for name, graph in bundle.graphs.items():
+            _check_is_whole(name, graph)
             try:
                 session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
             except Exception as error:  # ONNX Runtime raises its own classes, derived from Exception only

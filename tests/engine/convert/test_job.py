@@ -16,7 +16,6 @@ from msdm_engine.convert.job import convert_set
 from msdm_engine.convert.registry import FORMATS
 from msdm_engine.errors import OutputError, RequestError
 
-
 #: class for every format: the two arrays have classes of their own and share this one
 CLASS = "connective"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ class Classified:
     def __init__(self, classes: dict[int, int] | None) -> None:
         self.classes = classes
 
-    def fields(self) -> list[Field]:
+    def fields(self) -> Iterator[Field]:
         """A train field with the classes given, and a val field with none if they are None."""
         instances = np.zeros((64, 64), np.uint16)
         for label in range(1, 17):
@@ -32,10 +33,8 @@ class Classified:
         image = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
         full = {label: int(label % 2 == 0) for label in range(1, 17)}
         region = Region(0, 0, 64, 64, {}, "small nuclei")
-        return [
-            Field("a", "train", image, instances, (region,), full),
-            Field("b", "val", image, instances, (region,), self.classes),
-        ]
+        yield Field("a", "train", image, instances, (region,), full)
+        yield Field("b", "val", image, instances, (region,), self.classes)
 
 
 def test_class_maps_follow_the_nuclei_into_the_state(tmp_path: Path) -> None:

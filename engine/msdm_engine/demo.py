@@ -1,0 +1,21 @@
+"""``msdm-engine demo``: four morphologies and colours from the reference bundle, and their gallery."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="folder to write; must not exist")
+def demo(out: Path) -> None:
+    """Generate 16 pairs (columnar, spindle, round, an unseen colour) and a gallery to look at."""
+    from msdm_engine.gallery import write_gallery
+    from msdm_engine.job import Log, generate
+    from msdm_engine.request_file import parse_request
+
+    request = parse_request(resources.files("msdm_engine").joinpath("demo.yaml").read_text(), root=out)
+    generate(request, out, log=Log())
+    click.echo(f"open {write_gallery(out).resolve().as_uri()} in a browser")

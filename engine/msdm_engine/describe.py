@@ -1,0 +1,83 @@
+"""What a request would make and what it would cost, without making it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from msdm_engine.bundle import Bundle
+from msdm_engine.compose import ComposedGroup, Size, compose
+from msdm_engine.conditions.metadata import TextTokenizer
+from msdm_engine.contract import DENOISER
+from msdm_engine.engine import Padding
+from msdm_engine.errors import BundleError
+from msdm_engine.job import check_texts
+from msdm_engine.request import SetRequest
+
+MAX_ELEMENTS = 2**50
+
+
+def describe(request: SetRequest, bundle: Path | None, batch: int | None) -> str:
+    """Checks a request as :func:`msdm_engine.job.generate` does, and says what it would make; writes nothing.
+
+    The cost is in megapixel-steps: runs of the denoiser, times the megapixels that it sees: padded to the stride,
+    short batches filled up, each guidance branch counted in the rows where guidance acts.
+    """
+    opened = Bundle.open(bundle)
+    groups = compose(opened.manifest, request, batch)
+    check_texts(TextTokenizer(opened.tokenizer, opened.manifest.text_tokens), groups)
+    lines, total = [], 0.0
+    for number, group in enumerate(groups):
+        for size, (pairs, computed) in group.work.items():
+            cost = computed * runs_per_pair(group) * megapixels(opened, size)
+            total += cost
+            lines.append(
+                f"group {number}: {pairs} pair(s) of {size[0]} x {size[1]} px, {group.look.preset or 'no preset'}, "
+                f"{group.sampling.solver}, {group.sampling.steps} steps, {len(group.guidance.branches())} guidance "
+                f"branch(es), batch {group.sampling.batch}, cost {cost:.4g} megapixel-steps, about "
+                f"{tensor_mib(opened, size, group):.0f} MiB of tensors"
+            )
+    pairs = sum(group.count for group in groups)
+    lines.append(f"{pairs} pairs, cost {total:.4g} megapixel-steps; nothing was written")
+    return "\n".join(lines)
+
+
+def runs_per_pair(group: ComposedGroup) -> int:
+    """Runs of the denoiser for one pair: rows of the table, times the branches where guidance acts."""
+    guided = sum(group.guidance.acts_at(float(sigma)) for sigma in group.sampling.table()[:, 0])
+    return group.sampling.steps + guided * (len(group.guidance.branches()) - 1)
+
+
+def megapixels(bundle: Bundle, size: Size) -> float:
+    """Of one picture as the graphs see it."""
+    height, width = Padding.of(*size, bundle.manifest.stride).shape
+    return height * width / 1e6
+
+
+def tensor_mib(bundle: Bundle, size: Size, group: ComposedGroup) -> float:
+    """Inputs and outputs of the denoiser for one batch in MiB; the runtime's own workspace comes on top."""
+    stride = bundle.manifest.stride
+    height, width = Padding.of(*size, stride).shape
+    known = {
+        "batch": group.sampling.batch,
+        "branches": len(group.guidance.branches()),
+        "rows": height // stride,
+        "columns": width // stride,
+    }
+    spec = bundle.manifest.graphs[DENOISER]
+    return 4 * sum(_elements(tensor.shape, known) for tensor in (*spec.inputs, *spec.outputs)) / 2**20
+
+
+def _elements(shape: tuple[int | str, ...], known: dict[str, int]) -> int:
+    """A dimension is a number, a name, or as in ``4*rows``."""
+    elements = 1
+    for dimension in shape:
+        factor, _, name = ("", "", "") if isinstance(dimension, int) else dimension.rpartition("*")
+        legal = isinstance(dimension, int) or (name in known and (factor or "1").isdecimal() and len(factor) < 9)
+        elements *= dimension if isinstance(dimension, int) else int(factor or "1") * known[name] if legal else 1
+        if not legal or elements > MAX_ELEMENTS:
+            raise BundleError(
+                f"the manifest names the dimension '{dimension}' of a tensor of the graph '{DENOISER}'",
+                note=f"numbers, and {', '.join(known)}, each with a factor as in 4*rows",
+                hint="export the bundle again",
+            )
+    return elements
