@@ -11,6 +11,7 @@ import numpy as np
 from msdm_engine.errors import InputError
 from msdm_engine.pairs import MAX_LABEL, MAX_SIDE_PX, MIN_SIDE_PX
 from msdm_engine.picture_header import PictureHeader, picture_header, tiff_as_signed
+from msdm_engine.records import SHEET_FILE
 
 SUFFIXES = (".png", ".tif", ".tiff", ".npy")
 MAX_FILE_BYTES = 512 * 2**20
@@ -20,11 +21,14 @@ _NPY = b"\x93NUMPY"
 def mask_files(folder: Path) -> list[Path]:
     """The mask files of a folder in the order of their names.
 
+    A contact sheet that msdm has drawn into the folder is no mask and is left out.
+
     Raises:
         InputError: no such folder, unreadable, or no mask in it.
     """
     try:
-        found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+        files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+        found = [path for path in files if path.name != SHEET_FILE]
     except OSError as error:
         raise InputError(
             f"mask folder {folder} cannot be read: {error.strerror}", hint="name a folder of label images"

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msdm_engine.layouts.fields import Grid
-from msdm_engine.layouts.lumen import distance_from_lumen, open_lumens, round_lumens
+from msdm_engine.layouts.lumen import Room, distance_from_lumen, open_lumens, round_lumens
 from msdm_engine.layouts.palisade import Palisade, draw_palisades, draw_stroma
 from msdm_engine.layouts.request import LayoutRequest
 from msdm_engine.layouts.scene import Scene
@@ -41,7 +41,7 @@ def draw_columnar(scene: Scene) -> None:
             # The epithelium, not the lumen, passes near the picture's centre.
             aside = thickness / 2 + rng.uniform(-0.15, 0.15) * min(request.height_px, request.width_px)
             return round_lumens(rng, grid, radius, 6 * length, offset=(1.0, aside), lobes=0.2)
-        return open_lumens(rng, grid, angle, length, thickness, scale)
+        return open_lumens(rng, grid, angle, length, thickness, scale, _room(scene, grid, thickness))
 
     _draw_until_wanted(scene, palisade, lumens)
 
@@ -53,10 +53,11 @@ def draw_gland(scene: Scene) -> None:
     def lumens(grid: Grid, palisade: Palisade, scale: float) -> NDArray[np.uint8]:
         thickness = palisade.thickness * length
         # The middle gland stays whole: its ring fits the picture, unless the nuclei are too long for that.
-        room = 0.44 * min(request.height_px, request.width_px) - thickness
-        largest = scale * float(np.clip(room, 0.8 * length, 3.5 * length))
+        fits = 0.44 * min(request.height_px, request.width_px) - thickness
+        largest = scale * float(np.clip(fits, 0.8 * length, 3.5 * length))
         clearance = 2 * thickness + 0.6 * length
-        return round_lumens(rng, grid, (0.5 * largest, largest), clearance, offset=(0.15, 0.0), lobes=0.3)
+        radius, room = (0.5 * largest, largest), _room(scene, grid, thickness)
+        return round_lumens(rng, grid, radius, clearance, offset=(0.15, 0.0), lobes=0.3, room=room)
 
     _draw_until_wanted(scene, _palisade(request, rng, (0.75, 0.25, 0.0)), lumens)
 
@@ -65,6 +66,11 @@ def _palisade(request: LayoutRequest, rng: np.random.Generator, chances: tuple[f
     drawn = 1 + int(rng.choice(3, p=chances))
     rows = drawn if request.rows is None else request.rows
     return Palisade(rows, rng.uniform(0.2, 0.7), rng.uniform(0.62, 0.8), 0.10 if rows == 1 else 0.16)
+
+
+def _room(scene: Scene, grid: Grid, thickness_px: float) -> Room | None:
+    depth = scene.depth_cells(grid)
+    return None if depth is None else Room(depth, thickness_px)
 
 
 def _draw_until_wanted(scene: Scene, palisade: Palisade, lumens: Lumens) -> None:

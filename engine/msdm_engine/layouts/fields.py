@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -42,6 +43,13 @@ class Grid:
         rows, cols = self.shape
         at = np.rint((points + self.margin_px) / self.step_px).astype(int)
         return values[np.clip(at[:, 1], 0, rows - 1), np.clip(at[:, 0], 0, cols - 1)]
+
+    def from_map(self, values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Values [H, W] of the picture at each cell, repeated beyond its border, and which cells lie inside it."""
+        x, y = self.pixels()
+        column, row = np.rint(x[0]).astype(int), np.rint(y[:, 0]).astype(int)
+        inside = ((row >= 0) & (row < self.height_px))[:, None] & ((column >= 0) & (column < self.width_px))
+        return values[row.clip(0, self.height_px - 1)[:, None], column.clip(0, self.width_px - 1)], inside
 
     def draw_points(self, rng: np.random.Generator, weight: NDArray[np.float64], n: int) -> NDArray[np.float64]:
         """[n, 2] points (x, y) in pixels with a density proportional to ``weight`` [rows, cols]."""

@@ -27,8 +27,35 @@ class Line:
     along: NDArray[np.float64]
 
 
+@dataclass(frozen=True)
+class Room:
+    """Where lumens may lie.
+
+    Args:
+        depth_px: [rows, cols] distance from the border of the region, 0 outside of it.
+        ring_px: thickness of the epithelium around a lumen.
+    """
+
+    depth_px: NDArray[np.float64]
+    ring_px: float
+
+    def widest(self, grid: Grid) -> tuple[NDArray[np.float64], float]:
+        """The point (x, y) in pixels farthest from the borders of region and picture, and that distance."""
+        x, y = grid.pixels()
+        border = np.minimum(np.minimum(x, grid.width_px - 1 - x), np.minimum(y, grid.height_px - 1 - y))
+        free = np.minimum(self.depth_px, border)
+        row, column = divmod(int(np.argmax(free)), free.shape[1])
+        return np.array([x[0, column], y[row, 0]]), float(free[row, column])
+
+
 def open_lumens(
-    rng: np.random.Generator, grid: Grid, angle: float, length_px: float, thickness_px: float, scale: float
+    rng: np.random.Generator,
+    grid: Grid,
+    angle: float,
+    length_px: float,
+    thickness_px: float,
+    scale: float,
+    room: Room | None = None,
 ) -> NDArray[np.uint8]:
     """Lumens as wavy bands along ``angle``, with tissue between them; an epithelium passes near the centre.
 
@@ -36,6 +63,7 @@ def open_lumens(
         length_px: length of a columnar nucleus, the unit of all widths.
         thickness_px: of the epithelium.
         scale: factor on the width of lumens; less gives more tissue.
+        room: its widest point takes the place of the picture's centre.
 
     Returns:
         [rows, cols] uint8, 1 in lumens.
@@ -45,7 +73,8 @@ def open_lumens(
     stream = stream + rng.uniform(0.2, 0.8) * length_px * smooth_noise(rng, grid, 9 * length_px)
     # Tissue lies on the upper side of the border in the middle, so the epithelium's midline is at ``near``.
     near = min(grid.height_px, grid.width_px) * rng.uniform(-0.2, 0.2) - thickness_px / 2
-    centre = grid.sample(stream, np.array([[grid.width_px / 2, grid.height_px / 2]]))[0] + near
+    middle = np.array([grid.width_px / 2, grid.height_px / 2]) if room is None else room.widest(grid)[0]
+    centre = grid.sample(stream, middle[None])[0] + near
     borders = [centre]
     while borders[-1] < stream.max():
         widths = (rng.uniform(7, 13), scale * rng.uniform(3.5, 7.5))
@@ -64,6 +93,7 @@ def round_lumens(
     clearance_px: float,
     offset: tuple[float, float],
     lobes: float,
+    room: Room | None = None,
 ) -> NDArray[np.uint8]:
     """Star-shaped lumens, the first one near the centre, others wherever ``clearance_px`` of tissue stays between.
 
@@ -72,6 +102,8 @@ def round_lumens(
         clearance_px: least distance between two lumens.
         offset: distance of the first lumen's centre from the picture's centre: factor on its radius, plus pixels.
         lobes: relative depth of the lobes of the outline; 0 is a circle.
+        room: keeps the rings around lumens inside a region; the first one lies where it is widest, as small as need
+            be and legal.
 
     Returns:
         [rows, cols] uint8, 1 in lumens.
@@ -89,6 +121,12 @@ def round_lumens(
             turn, away = rng.random() * 2 * np.pi, offset[0] * radius + offset[1]
             place = np.array([grid.width_px / 2, grid.height_px / 2])
             place += away * np.array([math.cos(turn), math.sin(turn)])
+        if room is not None:
+            if attempt == 0:
+                place, widest = room.widest(grid)
+                radius = float(np.clip((widest - room.ring_px) / (1 + lobes / 2), radius_px[0], radius))
+            elif grid.sample(room.depth_px, place[None])[0] < (1 + lobes / 2) * radius + room.ring_px:
+                continue
         reach = (1 + lobes / 2) * (radii + radius) + clearance_px
         if (np.hypot(*(centres - place).T) < reach).any():
             continue

@@ -82,11 +82,12 @@ def _draw_row(scene: Scene, palisade: Palisade, line: Line, shapes: Shapes) -> N
     angles = across + ANGLE_JITTER * rng.standard_normal(n)
     gaps = (rng.random(n) >= 0.4 + 0.55 * request.crowding).astype(int)
     size = np.array([request.width_px, request.height_px])
+    outwardness = scene.outwardness(centres)
     visible = ((centres > -length) & (centres < size + length)).all(axis=1) & (rng.random(n) >= EMPTY_SHARE)
-    chosen = np.flatnonzero(visible)
+    chosen = np.flatnonzero(visible & np.isfinite(outwardness))
     if request.wanted is not None:
         # Where nuclei are left out, they are left out towards the borders.
-        chosen = chosen[np.argsort(np.hypot(*(centres[chosen] - size / 2).T), kind="stable")]
+        chosen = chosen[np.argsort(outwardness[chosen], kind="stable")]
     polygons = shapes.polygons(rng, areas[chosen], aspects[chosen], angles[chosen])
     for i, polygon in zip(chosen.tolist(), polygons, strict=True):
         if request.wanted is not None and scene.canvas.count >= request.wanted:
@@ -123,6 +124,7 @@ def draw_stroma(scene: Scene, grid: Grid, palisade: Palisade, distance: NDArray[
     request, rng = scene.request, scene.rng
     basal = (palisade.thickness + 0.35) * request.length_px
     weight = np.where(distance > basal, np.exp(0.5 * smooth_noise(rng, grid, 6 * request.length_px)), 0.0)
+    weight = weight * scene.open_cells(grid)
     density = rng.uniform(0.3, 1.0) if request.stroma is None else request.stroma
     area = STROMA_AREA * request.median_area_px
     if request.wanted is None:

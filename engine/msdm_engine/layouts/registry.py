@@ -54,9 +54,25 @@ def draw_layout(request: LayoutRequest, outlines: OutlineBank | None = None) -> 
 
 def draw_canvas(request: LayoutRequest, outlines: OutlineBank | None = None) -> Canvas:
     """As :func:`draw_layout`, and also what was asked of each nucleus (role, place, direction)."""
-    key = np.array([request.seed, request.index], np.uint64)
-    rng = np.random.Generator(np.random.Philox(key=key))
     canvas = Canvas.empty(request.height_px, request.width_px)
+    draw_into(canvas, request, stream(request.seed, request.index), outlines)
+    return canvas
+
+
+def stream(seed: int, index: int, purpose: int = 0) -> np.random.Generator:
+    """Random numbers (Philox keyed by seed and index); those of different purposes never overlap."""
+    key = np.array([seed, index], np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=np.array([0, 0, 0, purpose], np.uint64)))
+
+
+def draw_into(
+    canvas: Canvas, request: LayoutRequest, rng: np.random.Generator, outlines: OutlineBank | None = None
+) -> None:
+    """Draws a request onto an empty canvas of its size, in the canvas's region and around foreign nuclei.
+
+    Raises:
+        RequestError: fewer nuclei than asked for found room.
+    """
     bank = default_bank() if outlines is None else outlines
     LAYOUTS[request.kind].draw(Scene(request, bank, rng, canvas))
     if request.wanted is not None and canvas.count != request.wanted:
@@ -65,4 +81,3 @@ def draw_canvas(request: LayoutRequest, outlines: OutlineBank | None = None) -> 
             f"'{request.kind}', seed {request.seed}, index {request.index}",
             hint="ask for fewer, smaller or less elongated nuclei, or try another seed",
         )
-    return canvas

@@ -97,7 +97,7 @@ class LayoutRequest:
         if self.kind not in KINDS:
             raise RequestError(f"unknown layout '{self.kind}'", note=nearest(str(self.kind), KINDS))
         for name in RANGES:
-            _check_number(name, getattr(self, name))
+            check_number(name, getattr(self, name))
         for name, kinds in ONLY_FOR.items():
             if getattr(self, name) is not None and self.kind not in kinds:
                 raise RequestError(f"layout '{self.kind}' has no option {name}", note=f"only: {', '.join(kinds)}")
@@ -198,7 +198,8 @@ class LayoutRequest:
             )
 
 
-def _check_number(name: str, value: object) -> None:
+def check_number(name: str, value: object) -> None:
+    """Raises RequestError unless the value is of the type and in the range of this field of a request."""
     low, high = RANGES[name]
     if value is None and name not in ("height_px", "width_px", "seed", "index", "crowding"):
         return

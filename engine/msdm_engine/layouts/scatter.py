@@ -69,7 +69,7 @@ def scatter(
     for attempt in range(MAX_TRIES):
         failed = []
         if attempt >= RANDOM_TRIES:
-            places_weight, cluster = weight * gap_weight(canvas.labels, grid), 0.0
+            places_weight, cluster = weight * gap_weight(canvas.taken, grid), 0.0
             if not places_weight.any():
                 break
         if attempt == MARGIN_TRIES:
@@ -93,13 +93,14 @@ def scatter(
     return count - len(open_)
 
 
-def gap_weight(labels: NDArray[np.uint16], grid: Grid) -> NDArray[np.float64]:
-    """Weight of places [rows, cols] by the fourth power of their distance from any nucleus, zero outside the map."""
-    distance = cv2.distanceTransform((labels == 0).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_3)
-    x, y = grid.pixels()
-    column, row = np.rint(x[0]).astype(int), np.rint(y[:, 0]).astype(int)
-    inside = ((row >= 0) & (row < grid.height_px))[:, None] & ((column >= 0) & (column < grid.width_px))
-    near = distance[row.clip(0, grid.height_px - 1)[:, None], column.clip(0, grid.width_px - 1)]
+def gap_weight(taken: NDArray[np.generic], grid: Grid) -> NDArray[np.float64]:
+    """Weight of places [rows, cols] by the fourth power of their distance from any nucleus, zero outside the map.
+
+    Args:
+        taken: [H, W], zero where no nucleus is: an instance map, or a mask of nuclei.
+    """
+    distance = cv2.distanceTransform((taken == 0).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_3)
+    near, inside = grid.from_map(distance)
     return np.where(inside, near.astype(np.float64) ** 4, 0.0)
 
 
@@ -138,9 +139,9 @@ def draw_round(scene: Scene) -> None:
     grid = Grid(request.height_px, request.width_px, max(2.0, radius / 1.5), request.length_px)
     # Real round tiles are covered to 0.15 (scattered) up to 0.40 (crowded); 1.1 is the mean area over the median.
     coverage = 0.12 + 0.26 * request.crowding
-    count = request.wanted or max(1, round(request.count_at(coverage / 1.1)))
-    room = 1 - min(1.0, count / request.count_at(0.42))
-    weight = np.exp(1.2 * room * smooth_noise(rng, grid, 20 * radius))
+    count = request.wanted or max(1, round(request.count_at(coverage / 1.1) * scene.share))
+    room = 1 - min(1.0, count / (request.count_at(0.42) * scene.share))
+    weight = np.exp(1.2 * room * smooth_noise(rng, grid, 20 * radius)) * scene.open_cells(grid)
     how = Scatter(
         shapes_from_bank(scene.bank, "round"),
         request.median_area_px,

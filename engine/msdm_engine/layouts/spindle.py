@@ -30,10 +30,10 @@ def draw_spindle(scene: Scene) -> None:
     bundle = 2.6 * length
     knots = rng.standard_normal(int(np.ptp(stream) / bundle) + 4)
     across = np.interp((stream - stream.min()) / bundle, np.arange(len(knots)), knots)
-    weight = np.exp(0.9 * across + 0.5 * smooth_noise(rng, grid, 8 * length))
+    weight = np.exp(0.9 * across + 0.5 * smooth_noise(rng, grid, 8 * length)) * scene.open_cells(grid)
 
     coverage = 0.06 + 0.16 * request.crowding
-    count = request.wanted or max(1, round(request.count_at(coverage / 1.1)))
+    count = request.wanted or max(1, round(request.count_at(coverage / 1.1) * scene.share))
     how = Scatter(
         shapes_from_bank(scene.bank, "spindle", elongated_from_others=ELONGATED),
         request.median_area_px,

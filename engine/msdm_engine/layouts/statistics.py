@@ -107,7 +107,7 @@ def statistics_of(labels: NDArray[np.integer]) -> MapStatistics:
         aspect_q75=aspect[2],
         foreground=float(np.count_nonzero(labels) / labels.size),
         neighbour=float(np.median(distance) / np.sqrt(area[1])) if defined else float("nan"),
-        touching=len(_touching(labels)) / n if n else float("nan"),
+        touching=len(touching_labels(labels)) / n if n else float("nan"),
         cut=float(nuclei.cut.mean()) if n else float("nan"),
         alignment=float(np.cos(2 * (nuclei.angle - nuclei.angle[nearest])).mean()) if defined else float("nan"),
         beside=float(-np.cos(2 * (nuclei.angle - direction)).mean()) if defined else float("nan"),
@@ -135,7 +135,7 @@ def _nearest(points: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[
     return distance, index
 
 
-def _touching(labels: NDArray[np.integer]) -> set[int]:
+def touching_labels(labels: NDArray[np.integer]) -> set[int]:
     """Labels with a pixel beside a pixel of another label."""
     touching: set[int] = set()
     for a, b in ((labels[:, :-1], labels[:, 1:]), (labels[:-1], labels[1:])):

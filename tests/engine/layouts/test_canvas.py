@@ -73,6 +73,36 @@ def test_clear_takes_everything_off() -> None:
     assert not canvas.labels.any()
 
 
+def test_a_nucleus_lies_in_its_region_by_four_fifths() -> None:
+    canvas = Canvas.empty(64, 64)
+    canvas.region = np.zeros((64, 64), np.uint8)
+    canvas.region[:, 30:] = 1
+    # Columns 27 to 37: three of eleven outside, 27 %.
+    assert not canvas.add(square(11), (32, 20), 0.0)
+    # Columns 28 to 38: two of eleven, 18 %.
+    assert canvas.add(square(11), (33, 20), 0.0)
+    assert (canvas.labels == 1).sum() == 121
+
+
+def test_nuclei_give_way_to_foreign_ones() -> None:
+    canvas = Canvas.empty(64, 64)
+    canvas.foreign = np.zeros((64, 64), np.uint8)
+    canvas.foreign[:, 30:] = 1
+    # Columns 20 to 30: one of eleven is taken.
+    assert canvas.add(square(11), (25, 20), 0.0)
+    assert (canvas.labels == 1).sum() == 110
+    assert not canvas.add(square(11), (40, 40), 0.0)
+    assert np.array_equal(canvas.taken, (canvas.labels > 0) | (canvas.foreign > 0))
+
+
+def test_fit_changes_nothing() -> None:
+    canvas = Canvas.empty(64, 64)
+    found = canvas.fit(square(11), (30, 20))
+    assert found is not None
+    assert found[1].sum() == 121
+    assert (canvas.count, int(canvas.labels.max())) == (0, 0)
+
+
 def test_labels_run_out() -> None:
     canvas = Canvas.empty(64, 64)
     canvas.roles = [Role.MAIN] * 65535

@@ -6,7 +6,8 @@ import pytest
 
 from msdm_engine.errors import RequestError
 from msdm_engine.layouts import LAYOUTS, LayoutRequest, draw_canvas, draw_layout
-from msdm_engine.layouts.canvas import Role
+from msdm_engine.layouts.canvas import Canvas, Role
+from msdm_engine.layouts.registry import draw_into, stream
 from msdm_engine.layouts.request import MAX_COVERAGE
 
 each_kind = pytest.mark.parametrize("kind", sorted(LAYOUTS))
@@ -61,6 +62,14 @@ def test_the_largest_legal_count_finds_room(kind: str, side: int, crowding: floa
         most = max(1, int(free.count_at(MAX_COVERAGE[kind])))
         labels = draw_layout(LayoutRequest(kind, side, side, seed, crowding=crowding, count=most))
         assert labels.max() == most
+
+
+def test_a_region_of_the_whole_map_changes_nothing() -> None:
+    request = LayoutRequest("round", 128, 128, seed=3)
+    canvas = Canvas.empty(128, 128)
+    canvas.region = np.ones((128, 128), np.uint8)
+    draw_into(canvas, request, stream(request.seed, request.index))
+    assert np.array_equal(canvas.labels, draw_layout(request))
 
 
 def test_no_room_is_an_error_that_says_how_many_fit(monkeypatch: pytest.MonkeyPatch) -> None:

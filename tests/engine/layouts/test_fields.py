@@ -119,6 +119,14 @@ def test_round_lumens_keep_their_clearance() -> None:
         assert distance[(labels > 0) & (labels != first)].min() > 40 - 4
 
 
+def test_values_of_the_map_are_repeated_beyond_its_border() -> None:
+    values = np.arange(200)[:, None] * 1000 + np.arange(300)
+    cells, inside = GRID.from_map(values)
+    x, y = GRID.pixels()
+    np.testing.assert_array_equal(cells, np.clip(y, 0, 199) * 1000 + np.clip(x, 0, 299))
+    np.testing.assert_array_equal(inside, (x >= 0) & (x < 300) & (y >= 0) & (y < 200))
+
+
 def test_gap_weight_is_zero_on_nuclei_and_outside() -> None:
     labels = np.zeros((200, 300), np.uint16)
     labels[:, :100] = 1
