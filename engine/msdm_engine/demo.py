@@ -4,8 +4,19 @@ from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from msdm_engine.request import SetRequest
+
+
+def demo_request() -> SetRequest:
+    """The request of the demo, which ships with the engine."""
+    from msdm_engine.request_file import parse_request
+
+    return parse_request(resources.files("msdm_engine").joinpath("demo.yaml").read_text(), root=Path("."))
 
 
 @click.command()
@@ -14,8 +25,6 @@ def demo(out: Path) -> None:
     """Generate 16 pairs (columnar, spindle, round, an unseen colour) and a gallery to look at."""
     from msdm_engine.gallery import write_gallery
     from msdm_engine.job import Log, generate
-    from msdm_engine.request_file import parse_request
 
-    request = parse_request(resources.files("msdm_engine").joinpath("demo.yaml").read_text(), root=out)
-    generate(request, out, log=Log())
+    generate(demo_request(), out, log=Log())
     click.echo(f"open {write_gallery(out).resolve().as_uri()} in a browser")

@@ -14,7 +14,7 @@ from msdm_engine.errors import BundleError, RequestError
 from msdm_engine.manifest_checks import free, keys, malformed, mapping, number, sequence, sha256, whole
 from msdm_engine.manifest_checks import text as read_text
 from msdm_engine.pairs import MAX_SIDE_PX, MIN_SIDE_PX
-from msdm_engine.schedule import MAX_STEPS, karras_sigmas, solver_table
+from msdm_engine.schedule import MAX_STEPS, RHO, SIGMA_MAX, SIGMA_MIN, karras_sigmas, solver_table
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -92,6 +92,10 @@ class Sampling:
     def table(self) -> np.ndarray:
         """The solver's coefficients: [steps, 5] float64."""
         return solver_table(self.solver, karras_sigmas(self.steps, self.sigma_min, self.sigma_max, self.rho))
+
+
+#: What a bundle gets unless it is exported with something else.
+DEFAULT_SAMPLING = Sampling("dpmpp-2m", 20, SIGMA_MIN, SIGMA_MAX, RHO, size_px=128, batch=4)
 
 
 @dataclass(frozen=True)

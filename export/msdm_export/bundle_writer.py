@@ -17,13 +17,21 @@ from msdm_engine.bundle import TOKENIZER
 from msdm_engine.conditions.colour import Colour, RegionColour
 from msdm_engine.conditions.metadata import TextTokenizer
 from msdm_engine.errors import OutputError
-from msdm_engine.manifest import MANIFEST, FileEntry, GraphSpec, Manifest, Preset, Sampling, TensorSpec
-from msdm_engine.schedule import RHO, SIGMA_MAX, SIGMA_MIN
+from msdm_engine.manifest import (
+    DEFAULT_SAMPLING,
+    MANIFEST,
+    FileEntry,
+    GraphSpec,
+    Manifest,
+    Preset,
+    Sampling,
+    TensorSpec,
+)
 from msdm_export.graphs import graph_exports
 from msdm_export.onnx_export import onnx_from_module, round_to_half, store_weights_in_half
 from msdm_export.parity import Conditions, measure_parity
 from msdm_train.data.pack import Pack
-from msdm_train.training.checkpoint import CheckpointInfo, load_model
+from msdm_train.training.checkpoint import CheckpointInfo, load_model, settled
 
 MODEL_CARD = "MODEL_CARD.md"
 
@@ -36,7 +44,7 @@ def export_bundle(
     half_storage: bool = True,
     pack: Path | None = None,
     card: Path | None = None,
-    sampling: Sampling | None = None,
+    sampling: Sampling = DEFAULT_SAMPLING,
     report: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
     """Exports a checkpoint.
@@ -47,6 +55,7 @@ def export_bundle(
         half_storage: store large weights as float16 (the arithmetic stays float32).
         pack: data whose ``val`` masks the parity is measured on; None: drawn layouts.
         card: model card to ship with the bundle.
+        sampling: default solver, steps, size and batch of the bundle.
         report: told what is being done.
 
     Raises:
@@ -55,6 +64,7 @@ def export_bundle(
     """
     if out.exists() and not (out / MANIFEST).is_file():
         raise OutputError(f"{out} exists and is not a bundle", hint="choose another --out")
+    checkpoint = settled(checkpoint)
     model, info = load_model(checkpoint)
     rounding = round_to_half(model) if half_storage else 0.0
     exports = graph_exports(model)
@@ -113,7 +123,7 @@ def _manifest(
     files: dict[str, bytes],
     half_storage: bool,
     rounding: float,
-    sampling: Sampling | None,
+    sampling: Sampling,
 ) -> Manifest:
     config = info.model
     return Manifest(
@@ -125,7 +135,7 @@ def _manifest(
         files={file: FileEntry(len(data), hashlib.sha256(data).hexdigest()) for file, data in files.items()},
         graphs={graph: GraphSpec(spec.file, spec.inputs, spec.outputs, parity[graph]) for graph, spec in specs.items()},
         presets=presets,
-        sampling=sampling or Sampling("dpmpp-2m", 20, SIGMA_MIN, SIGMA_MAX, RHO, size_px=128, batch=4),
+        sampling=sampling,
         model={
             **config.to_json(),
             "weights_stored_as": "float16" if half_storage else "float32",

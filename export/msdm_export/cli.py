@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from msdm_engine.cli_errors import MsdmGroup
+from msdm_engine.manifest import DEFAULT_SAMPLING
 
 FOLDER = click.Path(path_type=Path)
 
@@ -26,13 +27,18 @@ def main() -> None:
     "--weights", type=click.Choice(["float16", "float32"]), default="float16", show_default=True,
     help="how large weights are stored; the arithmetic is float32 either way",
 )  # fmt: skip
-def onnx(checkpoint: Path, out: Path, name: str, pack: Path | None, card: Path | None, weights: str) -> None:
+@click.option("--solver", default=DEFAULT_SAMPLING.solver, show_default=True, help="default of the bundle")
+@click.option("--steps", type=int, default=DEFAULT_SAMPLING.steps, show_default=True, help="default of the bundle")
+def onnx(
+    checkpoint: Path, out: Path, name: str, pack: Path | None, card: Path | None, weights: str, solver: str, steps: int
+) -> None:
     """Export CHECKPOINT's graphs to ONNX and write a verified bundle."""
     from msdm_export.bundle_writer import export_bundle
 
+    sampling = DEFAULT_SAMPLING.changed(solver=solver, steps=steps)
     manifest = export_bundle(
         checkpoint, out, name=name or out.name, half_storage=weights == "float16", pack=pack, card=card,
-        report=click.echo,
+        sampling=sampling, report=click.echo,
     )  # fmt: skip
     for graph, spec in manifest.graphs.items():
         size = manifest.files[spec.file].size / 2**20
