@@ -30,6 +30,7 @@ from msdm_engine.manifest import (
 from msdm_export.graphs import graph_exports
 from msdm_export.onnx_export import onnx_from_module, round_to_half, store_weights_in_half
 from msdm_export.parity import Conditions, measure_parity
+from msdm_export.weights import locate_weights
 from msdm_train.data.pack import Pack
 from msdm_train.training.checkpoint import CheckpointInfo, load_model, settled
 
@@ -77,6 +78,7 @@ def export_bundle(
             store_weights_in_half(proto)
         graphs[export.name] = proto.SerializeToString()
         specs[export.name] = GraphSpec(f"{export.name}.onnx", _tensors(proto.graph.input), _tensors(proto.graph.output))
+    weights = locate_weights(model, graphs)
     report("measuring parity with PyTorch")
     presets = presets_from_statistics(info.data["statistics"])
     tokenizer = TextTokenizer(checkpoint / TOKENIZER, info.model.text_tokens)
@@ -86,7 +88,7 @@ def export_bundle(
     files[TOKENIZER] = (checkpoint / TOKENIZER).read_bytes()
     if card is not None:
         files[MODEL_CARD] = card.read_bytes()
-    manifest = _manifest(name, info, specs, parity, presets, files, half_storage, rounding, sampling)
+    manifest = _manifest(name, info, specs, parity, presets, files, half_storage, rounding, weights, sampling)
     _write(out, manifest, files)
     return manifest
 
@@ -123,6 +125,7 @@ def _manifest(
     files: dict[str, bytes],
     half_storage: bool,
     rounding: float,
+    weights: dict[str, list[str]],
     sampling: Sampling,
 ) -> Manifest:
     config = info.model
@@ -137,9 +140,10 @@ def _manifest(
         presets=presets,
         sampling=sampling,
         model={
-            **config.to_json(),
+            "config": config.to_json(),
             "weights_stored_as": "float16" if half_storage else "float32",
             "largest_relative_rounding": rounding,
+            "weights": weights,
         },
         training={"steps": info.step, **info.training},
         data={key: info.data[key] for key in ("name", "licence", "source", "trained_on_fields")},

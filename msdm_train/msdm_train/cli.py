@@ -44,7 +44,7 @@ def prepare(
 @click.argument("pack", type=FOLDER)
 @click.option("--out", type=FOLDER, required=True, help="folder of the run; an interrupted run resumes here")
 @click.option("--model", help="preset: tiny, small, base, large [default: that of the checkpoint, else small]")
-@click.option("--init", type=FOLDER, help="checkpoint folder to start from")
+@click.option("--init", type=FOLDER, help="checkpoint or bundle to start from")
 @click.option("--steps", type=int, required=True)
 @click.option("--batch", type=int, default=16, show_default=True, help="crops a step and process")
 @click.option("--crop", "crop_px", type=int, default=64, show_default=True, help="side of the crops in pixels")

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from click.testing import CliRunner
 from onnx import TensorProto, numpy_helper
 
@@ -17,7 +18,9 @@ from msdm_engine.errors import InputError, OutputError
 from msdm_export.bundle_writer import export_bundle
 from msdm_export.cli import main
 from msdm_export.onnx_export import HALF_STORAGE_MIN_VALUES, round_to_half
-from msdm_train.training.checkpoint import load_model
+from msdm_train.training.checkpoint import load_model, read_info
+from msdm_train.training.fit import FitConfig, fit
+from msdm_train.training.from_bundle import read_bundle
 
 GRAPHS = (TEXT_ENCODER, CONDITIONER, DENOISER)
 
@@ -74,6 +77,21 @@ def test_an_opened_checkpoint_has_the_weights_of_the_graph(bundle: Bundle, check
     stored = {i.name: numpy_helper.to_array(i) for i in graph.graph.initializer}
     weight = model.unet.enter.weight.detach().numpy()
     assert any(array.shape == weight.shape and np.array_equal(array, weight) for array in stored.values())
+
+
+def test_training_goes_on_from_the_bundle_alone(
+    bundle: Bundle, checkpoint: Path, pack_path: Path, tmp_path: Path
+) -> None:
+    model, info = load_model(checkpoint)
+    round_to_half(model)
+    described, weights, tokenizer = read_bundle(bundle.folder)
+    assert described.model == info.model
+    assert tokenizer == (checkpoint / "tokenizer.json").read_text()
+    for name, value in model.state_dict().items():
+        assert torch.equal(weights[name], value), name
+    config = FitConfig(steps=2, batch=2, crop_px=32, save_every=2, log_every=1)
+    last = fit(pack_path, tmp_path / "run", config, init=bundle.folder)
+    assert read_info(last).step == info.step + 2
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (48, 80), (50, 70)])

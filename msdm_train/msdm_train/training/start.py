@@ -9,11 +9,13 @@ from typing import Any
 from torch import Tensor
 
 from msdm_engine.errors import RequestError
+from msdm_engine.manifest import MANIFEST
 from msdm_train.data.pack import Pack
 from msdm_train.data.vocabulary import tokenizer_json
 from msdm_train.model.config import ModelConfig, preset
 from msdm_train.training.checkpoint import CheckpointInfo, read_info, read_tensors, settled
 from msdm_train.training.config import FitConfig
+from msdm_train.training.from_bundle import read_bundle
 
 DEFAULT_PRESET = "small"
 
@@ -45,7 +47,7 @@ def begin(pack: Pack, run: Path, config: FitConfig, model: str | None, init: Pat
     Args:
         run: folder of the run; a checkpoint in it decides.
         model: name of a preset; None: that of the checkpoint, else :data:`DEFAULT_PRESET`.
-        init: checkpoint of another run.
+        init: checkpoint of another run, or a bundle.
 
     Raises:
         InputError: a checkpoint cannot be read.
@@ -93,19 +95,25 @@ def _resumed(pack: Pack, run: Path, config: FitConfig) -> Start:
 
 
 def _initialised(pack: Pack, config: FitConfig, init: Path) -> Start:
-    init = settled(init)
-    info = read_info(init)
+    info, weights, tokenizer = _read_init(init)
     if info.model.n_classes != pack.info.n_classes:
         raise RequestError(
             f"{init} has {info.model.n_classes} nucleus classes, the data set {pack.info.n_classes}",
             hint="start from nothing, or prepare the data with the same classes",
         )
-    weights = read_tensors(init / "model.safetensors")
     history = info.training.get("history", []) + [info.training["config"] | {"steps": info.training["run_step"]}]
     training = {"config": asdict(config), "run_step": 0, "history": history}
     origin = f"starts from {init} (step {info.step})"
     info = replace(info, data=_data(pack), training=training)
-    return Start(origin, info, 0, weights, None, (init / "tokenizer.json").read_text())
+    return Start(origin, info, 0, weights, None, tokenizer)
+
+
+def _read_init(init: Path) -> tuple[CheckpointInfo, dict[str, Tensor], str]:
+    """Description, averaged weights and tokenizer of a checkpoint, or of a bundle."""
+    if (init / MANIFEST).is_file():
+        return read_bundle(init)
+    folder = settled(init)
+    return read_info(folder), read_tensors(folder / "model.safetensors"), (folder / "tokenizer.json").read_text()
 
 
 def _fresh(pack: Pack, config: FitConfig, name: str) -> Start:
