@@ -29,7 +29,7 @@ from msdm_engine.contract import (
     MAP_CHANNELS,
     TEXT_ENCODER,
 )
-from msdm_engine.errors import NumericsError, RequestError
+from msdm_engine.errors import BackendError, NumericsError, RequestError
 from msdm_engine.guidance import WITHOUT, Guidance
 from msdm_engine.manifest import Sampling
 from msdm_engine.noise import gaussian
@@ -127,6 +127,7 @@ class Engine:
         Raises:
             RequestError: a text that is too long.
             NumericsError: a graph returned a value that is not finite.
+            BackendError: a graph failed, or returned something else than the contract says.
         """
         sampling = sampling or self.bundle.manifest.sampling
         waiting: list[PairRequest] = []
@@ -155,6 +156,7 @@ class Engine:
             context, weight = (contexts, weights) if guidance.acts_at(float(row[0])) else alone
             given = {"state": x, "denoised_prev": d_prev, "noise": z, "row": row, "guidance": weight, **context}
             out = self.backend.run(DENOISER, given)
+            _check_shape(DENOISER, out, x.shape)
             return out["state_next"], out["denoised"]
 
         def noise(step: int) -> np.ndarray:
@@ -177,6 +179,7 @@ class Engine:
         folded = [without(stacked, WITHOUT[branch]) for branch in branches]
         inputs = {name: np.concatenate([branch[name] for branch in folded]) for name in CONDITIONER_INPUTS}
         context = self.backend.run(CONDITIONER, inputs)
+        _check_shape(CONDITIONER, context, (len(branches) * len(requests),))
         _check_finite(CONDITIONER, context.values(), [*requests] * len(branches), "before the first step")
         return {name: value.reshape(len(branches), len(requests), *value.shape[1:]) for name, value in context.items()}
 
@@ -215,6 +218,7 @@ class Engine:
         if text not in self._texts:
             ids, mask = self.tokenizer.encode(text)
             states = self.backend.run(TEXT_ENCODER, {"token_ids": ids[None], "token_mask": mask[None]})
+            _check_shape(TEXT_ENCODER, states, (1, len(ids)))
             _check_finite(TEXT_ENCODER, states.values(), [request], "before the first step")
             if len(self._texts) >= MAX_TEXTS:
                 self._texts.pop(next(iter(self._texts)))  # the oldest
@@ -233,11 +237,24 @@ def without(conditions: dict[str, np.ndarray], dropped: Collection[str]) -> dict
     return {name: np.zeros_like(value) if name in names else value for name, value in conditions.items()}
 
 
+def _check_shape(graph: str, outputs: dict[str, np.ndarray], shape: tuple[int, ...]) -> None:
+    """A bundle is untrusted: what a graph gives out are arrays of floats that begin with these dimensions."""
+    for name, value in outputs.items():
+        if not isinstance(value, np.ndarray) or value.dtype.kind != "f" or value.shape[: len(shape)] != shape:
+            found = f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
+            raise BackendError(
+                f"graph '{graph}' gave {found} as '{name}'",
+                note=f"floats of the shape {shape}{'' if graph == DENOISER else ' and more dimensions'}",
+                hint="export the bundle again",
+            )
+
+
 def _check_finite(graph: str, outputs: Iterable[np.ndarray], requests: Sequence[PairRequest], where: str) -> None:
     """Names the first pair for which a graph's outputs, [B, ...] each, are not finite."""
     for output in outputs:
         # One sum a pair: a NaN or an infinity anywhere makes it not finite; finite values cannot overflow float64.
-        finite = np.isfinite(output.reshape(len(output), -1).sum(1, dtype=np.float64))
+        with np.errstate(invalid="ignore"):  # infinities of both signs
+            finite = np.isfinite(output.reshape(len(output), -1).sum(1, dtype=np.float64))
         for request, good in zip(requests, finite, strict=False):
             if not good:
                 raise NumericsError(

@@ -32,8 +32,17 @@ class MsdmError(Exception):
             lines.append(f"  note: {self.note}")
         if self.hint:
             lines.append(f"  hint: {self.hint}")
-        # Names and values come from files: nothing in them may steer a terminal or be unprintable.
-        return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in "\n".join(lines))
+        return "\n".join(_printable(line) for line in lines)
+
+
+#: Longest part of a message.
+MAX_PART = 2000
+
+
+def _printable(text: str) -> str:
+    """Names and values come from files: nothing in them may steer a terminal, be unprintable or fill the screen."""
+    short = text if len(text) <= MAX_PART else f"{text[:MAX_PART]}... ({len(text)} characters)"
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in short)
 
 
 class RequestError(MsdmError):

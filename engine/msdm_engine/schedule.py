@@ -32,7 +32,8 @@ def karras_sigmas(
         [steps + 1] float64, falling from sigma_max to sigma_min, then 0.
 
     Raises:
-        RequestError: steps out of range, or not 0 < sigma_min < sigma_max < infinity and 0 < rho < infinity.
+        RequestError: steps out of range, not 0 < sigma_min < sigma_max < infinity and 0 < rho < infinity, or levels
+            that float64 cannot tell apart.
     """
     if not 1 <= steps <= MAX_STEPS:
         raise RequestError(f"{steps} steps", note=f"a whole number from 1 to {MAX_STEPS}")
@@ -41,8 +42,15 @@ def karras_sigmas(
             f"noise levels from {sigma_max} to {sigma_min}, rho {rho}", note="0 < sigma_min < sigma_max, 0 < rho"
         )
     ramp = np.linspace(0, 1, steps) if steps > 1 else np.zeros(1)
-    high, low = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
-    return np.append((high + ramp * (low - high)) ** rho, 0.0)
+    with np.errstate(all="ignore"):  # an extreme rho leaves the range of float64; it is refused below
+        high, low = np.float64(sigma_max) ** (1 / rho), np.float64(sigma_min) ** (1 / rho)
+        sigmas = np.append((high + ramp * (low - high)) ** rho, 0.0)
+    if not (np.isfinite(sigmas).all() and (np.diff(sigmas) < 0).all()):
+        raise RequestError(
+            f"{steps} noise levels from {sigma_max} to {sigma_min}, rho {rho}, do not fall from one to the next",
+            note="the extremes are too close to one another or rho too far from 1 for float64",
+        )
+    return sigmas
 
 
 def euler_table(sigmas: np.ndarray) -> np.ndarray:

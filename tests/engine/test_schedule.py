@@ -73,6 +73,10 @@ def test_steps_out_of_range_are_refused(steps: int) -> None:
         {"sigma_max": math.nan},
         {"rho": 0.0},
         {"rho": math.inf},
+        {"rho": 1e-3},  # 40^1000 is no float64
+        {"rho": 1e-320},
+        {"rho": 0.05},  # the smallest level is lost beside 40^20
+        {"sigma_min": 40.0 * (1 - 1e-15)},  # ten levels within a few units of the last place
     ],
 )
 def test_impossible_noise_levels_are_refused(levels: dict[str, float]) -> None:

@@ -57,7 +57,10 @@ class OnnxRuntimeBackend:
         for name, graph in bundle.graphs.items():
             _check_is_whole(name, graph)
             try:
-                session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+                # Left to itself, a session that fails tries again with other providers, and prints that it does.
+                session = onnxruntime.InferenceSession(
+                    graph, options, providers=["CPUExecutionProvider"], enable_fallback=0
+                )
             except Exception as error:  # ONNX Runtime raises its own classes, derived from Exception only
                 raise BackendError(
                     f"ONNX Runtime {onnxruntime.__version__} cannot load the graph '{name}': {error}",
@@ -70,7 +73,12 @@ class OnnxRuntimeBackend:
     def _check(name: str, session: Any, bundle: Bundle) -> None:
         spec = bundle.manifest.graphs[name]
         for side, found in (("inputs", session.get_inputs()), ("outputs", session.get_outputs())):
-            names, listed = [t.name for t in found], [t.name for t in getattr(spec, side)]
+            try:
+                names, listed = [t.name for t in found], [t.name for t in getattr(spec, side)]
+            except UnicodeDecodeError as error:
+                raise BackendError(
+                    f"graph '{name}' has {side} whose names are no text: {error}", hint="export the bundle again"
+                ) from error
             if names != listed:
                 raise BackendError(
                     f"graph '{name}' has the {side} {names}, the manifest lists {listed}",

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from msdm_engine.errors import InputError, OutputError
+from msdm_engine.errors import OutputError
 from msdm_engine.layouts.sheet import MapSheet
 from msdm_engine.masks import mask_files, read_instances
 from msdm_engine.png import png_bytes, write_atomically
