@@ -16,7 +16,8 @@ from msdm_engine.errors import InputError, RequestError, nearest
 from msdm_engine.guidance import Guidance
 from msdm_engine.layouts import LayoutRequest, draw_layout
 from msdm_engine.manifest import Manifest, Preset, Sampling
-from msdm_engine.masks import mask_files, read_instances, read_rgb
+from msdm_engine.mask_findings import MaskFindings, findings_of
+from msdm_engine.masks import mask_files, read_instances, read_labels, read_rgb, renumbered
 from msdm_engine.noise import uniform
 from msdm_engine.pairs import PairRequest
 from msdm_engine.request import ColourChoice, GroupRequest, Layout, Masks, SetRequest, check_total
@@ -57,6 +58,7 @@ class ComposedGroup:
         work: for each (height, width) in px, how many pairs have it, and how many are computed: short batches are
             filled up.
         masks_sha256: of the names and labels of the masks that it follows; None: it follows no masks.
+        findings: what is unusual in those masks.
         pair: the conditions of pair ``first <= index < first + count``.
     """
 
@@ -67,6 +69,7 @@ class ComposedGroup:
     look: Appearance
     work: dict[Size, tuple[int, int]]
     masks_sha256: str | None
+    findings: MaskFindings
     pair: Callable[[int], PairRequest]
 
     def pairs(self, done: Collection[int] = ()) -> Iterator[PairRequest]:
@@ -160,13 +163,13 @@ def _compose_group(
     default = manifest.sampling
     sampling = default.changed(steps=group.steps, solver=group.solver, batch=batch)
     height, width = group.height_px or default.size_px, group.width_px or default.size_px
-    morphology, count, masks_sha256 = group.morphology, group.count or 0, None
+    morphology, count, masks_sha256, findings = group.morphology, group.count or 0, None, MaskFindings()
     draw: Drawer | None = None
     sizes: Iterable[Size] = [(height, width)]
     if isinstance(morphology, Masks):
         files = _files_inside(morphology)
         count = group.count or len(files)
-        sizes, masks_sha256 = _read_masks(files, count)
+        sizes, masks_sha256, findings = _read_masks(files, count)
         draw, told = _mask_drawer(files, first), "mask"
     elif isinstance(morphology, Layout):
         draw, told = _layout_drawer(morphology, height, width, seed, look), f"layout {morphology.kind}"
@@ -183,7 +186,7 @@ def _compose_group(
         instances, name = draw(index)
         return PairRequest(index, seed, *_shape(instances), instances, colour, look.metadata, f"{told}{name}")
 
-    return ComposedGroup(first, count, sampling, group.guidance, look, work, masks_sha256, pair)
+    return ComposedGroup(first, count, sampling, group.guidance, look, work, masks_sha256, findings, pair)
 
 
 def _work(sizes: Iterable[Size], batch: int) -> dict[Size, tuple[int, int]]:
@@ -231,16 +234,18 @@ def _files_inside(masks: Masks) -> list[Path]:
     return files
 
 
-def _read_masks(files: list[Path], count: int) -> tuple[list[Size], str]:
-    """Reads every mask once, so that an unreadable one is found before anything is made: sizes and SHA-256."""
-    sizes, digest = [], hashlib.sha256()
+def _read_masks(files: list[Path], count: int) -> tuple[list[Size], str, MaskFindings]:
+    """Reads every mask once, so that an unreadable one is found early: sizes, SHA-256, what is unusual in them."""
+    sizes, digest, findings = [], hashlib.sha256(), MaskFindings()
     for path in files:
-        instances = read_instances(path)
+        labels = read_labels(path)
+        instances = renumbered(path, labels)
+        findings += findings_of(labels, instances)
         sizes.append(_shape(instances))
         if len(sizes) <= count:
             digest.update(repr((path.name, instances.shape)).encode())
             digest.update(instances.astype("<u2").tobytes())
-    return sizes, digest.hexdigest()
+    return sizes, digest.hexdigest(), findings
 
 
 def _mask_drawer(files: list[Path], first: int) -> Drawer:

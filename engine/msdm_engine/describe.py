@@ -36,6 +36,8 @@ def describe(request: SetRequest, bundle: Path | None, batch: int | None) -> str
                 f"branch(es), batch {group.sampling.batch}, cost {cost:.4g} megapixel-steps, about "
                 f"{tensor_mib(opened, size, group):.0f} MiB of tensors"
             )
+        if group.findings.text():
+            lines.append(f"group {number}: {group.findings.text()}")
     pairs = sum(group.count for group in groups)
     lines.append(f"{pairs} pairs, cost {total:.4g} megapixel-steps; nothing was written")
     return "\n".join(lines)

@@ -57,6 +57,9 @@ def generate(
         check_texts(engine.tokenizer, groups)
         header = set_header(engine, request, groups)
         log.detail("opened", bundle=opened.sha256, pairs=total, **engine.backend.identity)
+        for number, group in enumerate(groups):
+            if group.findings.text():
+                log.detail("masks", group=number, **asdict(group.findings))
         with PairSet(out, header, resume=resume) as pairs:
             if pairs.done:
                 log.detail("resuming", done=len(pairs.done))
@@ -100,6 +103,7 @@ def set_header(engine: Engine, request: SetRequest, groups: list[ComposedGroup])
                 "preset": group.look.preset,
                 "colour": asdict(group.look.colour),
                 "masks_sha256": group.masks_sha256,
+                "mask_findings": asdict(group.findings),
                 "sampling": asdict(group.sampling),
             }
             for group in groups

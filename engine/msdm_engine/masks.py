@@ -58,6 +58,11 @@ def read_instances(path: Path) -> np.ndarray:
         InputError: unreadable, truncated, colour-coded, not two-dimensional, of an illegal size, negative or
             fractional labels, or more than 65535 nuclei.
     """
+    return renumbered(path, read_labels(path))
+
+
+def read_labels(path: Path) -> np.ndarray:
+    """The labels of one mask as its file numbers them: [H, W] of any number type, whole and not negative."""
     labels = _read_npy(path) if path.suffix.lower() == ".npy" else _read_labels(path)
     if labels.dtype.kind == "f" and not (np.isfinite(labels).all() and (labels == np.round(labels)).all()):
         raise InputError(
@@ -71,6 +76,11 @@ def read_instances(path: Path) -> np.ndarray:
             note="0 is background, nuclei 1..n",
             hint="set ignored pixels to 0",
         )
+    return labels
+
+
+def renumbered(path: Path, labels: np.ndarray) -> np.ndarray:
+    """Labels 1..n without gaps, [H, W] uint16; ``path`` names the mask in the error."""
     values, consecutive = np.unique(labels, return_inverse=True)
     offset = 0 if values[0] == 0 else 1
     nuclei = len(values) - 1 + offset
