@@ -31,6 +31,10 @@ ARCHITECTURE_OF_LAYOUT = {"gland": "columnar"}
 #: Pixels in one batch, guidance branches included: 8 pictures of 4096 x 4096, about 13 GB of state and noise.
 MAX_BATCH_PX = 2**27
 
+#: How many maps are drawn for a pair before a request that finds no room is an error: near the most nuclei that a
+#: layout holds, one map in some hundreds does not work out, and a long set must not stop at it.
+LAYOUT_ATTEMPTS = 8
+
 Size = tuple[int, int]
 
 #: ``stream`` of :func:`msdm_engine.noise.uniform` that colour jitter draws from.
@@ -263,9 +267,21 @@ def _layout_drawer(layout: Layout, height: int, width: int, seed: int, look: App
         options["area_px"] = min(AREA_OF_SIZE[look.nuclear_size], height * width / 12)
 
     def draw(index: int) -> tuple[np.ndarray, str]:
-        request = LayoutRequest.from_options(
-            kind=layout.kind, height_px=height, width_px=width, seed=seed, index=index, **options
-        )
-        return draw_layout(request), ""
+        for attempt in range(LAYOUT_ATTEMPTS):
+            request = LayoutRequest.from_options(
+                kind=layout.kind,
+                height_px=height,
+                width_px=width,
+                seed=seed,
+                # Pair numbers end below 2^32, so no attempt draws the map of another pair.
+                index=index + (attempt << 32),
+                **options,
+            )
+            try:
+                return draw_layout(request), f", attempt {attempt + 1}" if attempt else ""
+            except RequestError:  # a dense map found no room for its last nuclei; the next stream may
+                if attempt == LAYOUT_ATTEMPTS - 1:
+                    raise
+        raise AssertionError("unreachable")
 
     return draw

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import msdm_engine.compose
 from msdm_engine import Bundle, Engine
 from msdm_engine.compose import (
     AREA_OF_SIZE,
@@ -22,6 +23,7 @@ from msdm_engine.conditions.colour import Colour, RegionColour
 from msdm_engine.conditions.metadata import Metadata
 from msdm_engine.errors import InputError, RequestError
 from msdm_engine.guidance import Guidance
+from msdm_engine.layouts import LayoutRequest
 from msdm_engine.manifest import Manifest
 from msdm_engine.pairs import PairRequest
 from msdm_engine.png import png_bytes
@@ -278,3 +280,27 @@ def test_more_pairs_at_the_end_change_none_of_the_first_ones(manifest: Manifest)
     for a, b in zip(few.pairs(), more.pairs(), strict=False):
         assert (a.index, a.seed, a.colour, a.metadata) == (b.index, b.seed, b.colour, b.metadata)
         assert np.array_equal(drawn(a), drawn(b))
+
+
+def test_a_layout_without_room_is_drawn_again_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def draw(request: LayoutRequest) -> np.ndarray:
+        asked.append(request.index)
+        if len(asked) < 3:
+            raise RequestError("no room")
+        return np.ones((64, 64), np.uint16)
+
+    monkeypatch.setattr(msdm_engine.compose, "draw_layout", draw)
+    look = msdm_engine.compose.Appearance(Colour(), Metadata(), None, None)
+    draw_pair = msdm_engine.compose._layout_drawer(Layout("round"), 64, 64, 0, look)
+    assert draw_pair(5)[1] == ", attempt 3"
+    assert asked == [5, 5 + 2**32, 5 + 2**33]
+    monkeypatch.setattr(msdm_engine.compose, "draw_layout", lambda request: draw_never())
+    with pytest.raises(RequestError, match="no room"):
+        draw_pair(6)
+
+
+def draw_never() -> np.ndarray:
+    """A layout that never finds room."""
+    raise RequestError("no room")
