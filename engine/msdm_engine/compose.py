@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import cycle, groupby, islice
 from pathlib import Path
@@ -244,9 +245,9 @@ def _read_masks(files: list[Path], count: int) -> tuple[list[Size], str, MaskFin
     for path in files:
         labels = read_labels(path)
         instances = renumbered(path, labels)
-        findings += findings_of(labels, instances)
         sizes.append(_shape(instances))
-        if len(sizes) <= count:
+        if len(sizes) <= count:  # the others are checked, and not followed
+            findings += findings_of(labels, instances)
             digest.update(repr((path.name, instances.shape)).encode())
             digest.update(instances.astype("<u2").tobytes())
     return sizes, digest.hexdigest(), findings
@@ -266,22 +267,17 @@ def _layout_drawer(layout: Layout, height: int, width: int, seed: int, look: App
         # A default, so it gives way to a small picture: a layout takes nuclei up to an eighth of its area.
         options["area_px"] = min(AREA_OF_SIZE[look.nuclear_size], height * width / 12)
 
+    asked = LayoutRequest.from_options(kind=layout.kind, height_px=height, width_px=width, seed=seed, **options)
+
+    def attempt(index: int, number: int) -> tuple[np.ndarray, str]:
+        # Pair numbers end below 2^32, so no attempt draws the map of another pair.
+        drawn = draw_layout(replace(asked, index=index + (number << 32)))
+        return drawn, f", attempt {number + 1}" if number else ""
+
     def draw(index: int) -> tuple[np.ndarray, str]:
-        for attempt in range(LAYOUT_ATTEMPTS):
-            request = LayoutRequest.from_options(
-                kind=layout.kind,
-                height_px=height,
-                width_px=width,
-                seed=seed,
-                # Pair numbers end below 2^32, so no attempt draws the map of another pair.
-                index=index + (attempt << 32),
-                **options,
-            )
-            try:
-                return draw_layout(request), f", attempt {attempt + 1}" if attempt else ""
-            except RequestError:  # a dense map found no room for its last nuclei; the next stream may
-                if attempt == LAYOUT_ATTEMPTS - 1:
-                    raise
-        raise AssertionError("unreachable")
+        for number in range(LAYOUT_ATTEMPTS - 1):
+            with suppress(RequestError):  # a dense map found no room for its last nuclei; the next stream may
+                return attempt(index, number)
+        return attempt(index, LAYOUT_ATTEMPTS - 1)
 
     return draw
