@@ -11,37 +11,23 @@ import html
 import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from msdm_engine.conditions.colour import Colour, colour_from_image
-from msdm_engine.conditions.metadata import Metadata
 from msdm_engine.contact_sheet import draw_outlines
 from msdm_engine.errors import InputError, OutputError
 from msdm_engine.pairs import Pair, PairRequest
 from msdm_engine.png import png_bytes
+from msdm_train.data.crops import Crop, request_of, windows
 from msdm_train.data.pack import Pack
-from msdm_train.data.reader import Region
 
 NOTICE = "Contains real tissue tiles. For local viewing only: do not commit, publish or pass on."
 GAP_PX = 4
 
 #: What makes pairs of requests, in their order: the engine, or a stand-in of a test.
 Generate = Callable[[Sequence[PairRequest]], Iterable[Pair]]
-
-
-@dataclass(frozen=True)
-class Crop:
-    """A real crop: [S, S, 3] uint8 picture, [S, S] uint16 instance map, and where it was taken."""
-
-    field: str
-    y: int
-    x: int
-    region: Region
-    image: np.ndarray
-    instances: np.ndarray
 
 
 def real_crops(pack: Pack, split: str, count: int, side_px: int) -> list[Crop]:
@@ -52,37 +38,18 @@ def real_crops(pack: Pack, split: str, count: int, side_px: int) -> list[Crop]:
     Raises:
         InputError: the split has fewer windows of that size.
     """
-    windows = [
-        (field.id, y, x, region)
-        for field in pack.split(split)
-        for region in field.regions
-        for y in range(region.y0, region.y1 - side_px + 1, side_px)
-        for x in range(region.x0, region.x1 - side_px + 1, side_px)
-    ]
-    if len(windows) < count:
+    found = windows(pack, split, side_px)
+    if len(found) < count:
         raise InputError(
-            f"the split '{split}' of {pack.info.name} has {len(windows)} windows of {side_px} px, not {count}",
+            f"the split '{split}' of {pack.info.name} has {len(found)} windows of {side_px} px, not {count}",
             hint="ask for fewer with --count, or for smaller ones with --size",
         )
-    chosen = [windows[(2 * i + 1) * len(windows) // (2 * count)] for i in range(count)]
-    return [Crop(field, y, x, r, *pack.window(field, y, x, y + side_px, x + side_px)) for field, y, x, r in chosen]
+    return [found[(2 * i + 1) * len(found) // (2 * count)] for i in range(count)]
 
 
 def requests_of(crops: Sequence[Crop], seed: int) -> list[PairRequest]:
     """A request for each crop: its mask, its own colour and its metadata."""
-    return [
-        PairRequest(
-            index,
-            seed,
-            height_px=crop.instances.shape[0],
-            width_px=crop.instances.shape[1],
-            instances=crop.instances,
-            colour=colour_from_image(crop.image, crop.instances),
-            metadata=Metadata(crop.region.assay, crop.region.indication, crop.region.description),
-            morphology=f"field {crop.field}",
-        )
-        for index, crop in enumerate(crops)
-    ]
+    return [request_of(crop, index, seed) for index, crop in enumerate(crops)]
 
 
 def write_report(out: Path, crops: Sequence[Crop], generate: Generate, *, seed: int, facts: dict[str, str]) -> None:
