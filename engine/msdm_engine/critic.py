@@ -1,0 +1,48 @@
+"""What the critic says of a finished pair: how far an independent segmenter finds the mask in the image.
+
+With morphology given, the generator copies the maps it is told to follow, so its own maps say nothing about its image.
+The critic is a segmenter that was trained on real tiles only and is shown nothing but the finished picture.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from msdm_engine.conditions.decode import instances_from_maps
+from msdm_engine.metrics.segmentation import aggregated_jaccard, dice
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Agreement of the critic's nuclei with the mask of a pair, 1 where they are the same.
+
+    Args:
+        dice: Dice coefficient of the foregrounds, in [0, 1]; two masks without nuclei agree.
+        aji: aggregated Jaccard index (Kumar et al. 2017), which sees instances, in [0, 1].
+    """
+
+    dice: float
+    aji: float
+
+
+def image_from_pictures(pictures: np.ndarray) -> np.ndarray:
+    """Input ``image`` of the critic: [B, H, W, 3] uint8 -> [B, 3, H, W] float32 in [-1, 1]."""
+    scaled = pictures.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(127.5) - np.float32(1)
+    return np.ascontiguousarray(scaled)
+
+
+def agreement_of(maps: np.ndarray, instances: np.ndarray) -> Agreement:
+    """Compares what the critic sees with the mask.
+
+    Args:
+        maps: [3, H, W] float: foreground, horizontal, vertical, as :mod:`msdm_engine.conditions.decode` takes them;
+            like there, what is smaller than 10 px is no nucleus.
+        instances: [H, W] integer instance map, the reference.
+
+    Raises:
+        InputError: the sizes differ, or a value is not finite.
+    """
+    seen = instances_from_maps(maps)
+    return Agreement(dice(instances, seen).value, aggregated_jaccard(instances, seen).value)
