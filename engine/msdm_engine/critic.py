@@ -11,7 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from msdm_engine.conditions.decode import instances_from_maps
+from msdm_engine.errors import RequestError
 from msdm_engine.metrics.segmentation import aggregated_jaccard, dice
+from msdm_engine.noise import MAX_ATTEMPTS
+
+DEFAULT_REDRAWS = 3
+MAX_REDRAWS = MAX_ATTEMPTS - 1
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,36 @@ class Agreement:
 
     dice: float
     aji: float
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """When a pair is good enough.
+
+    Args:
+        at_least: Dice coefficient of what the critic sees in the image with the pair's mask, in [0, 1].
+        redraws: at most so many draws after the first, 0 to 255.
+    """
+
+    at_least: float
+    redraws: int = DEFAULT_REDRAWS
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.at_least <= 1:  # also refuses NaN
+            raise RequestError(f"an agreement of at least {self.at_least}", note="0 to 1, a Dice coefficient")
+        if not 0 <= self.redraws <= MAX_REDRAWS:
+            raise RequestError(f"{self.redraws} redraws", note=f"0 to {MAX_REDRAWS}")
+
+
+def acceptance_of(min_agreement: float | None, max_redraws: int | None) -> Acceptance | None:
+    """What flags or a request file say; redraws without an agreement are a RequestError."""
+    if min_agreement is None:
+        if max_redraws is not None:
+            raise RequestError(
+                "max_redraws goes with min_agreement", note="only pairs below an agreement are drawn again"
+            )
+        return None
+    return Acceptance(min_agreement, DEFAULT_REDRAWS if max_redraws is None else max_redraws)
 
 
 def image_from_pictures(pictures: np.ndarray) -> np.ndarray:
