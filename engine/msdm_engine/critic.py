@@ -80,4 +80,4 @@ def agreement_of(maps: np.ndarray, instances: np.ndarray) -> Agreement:
         InputError: the sizes differ, or a value is not finite.
     """
     seen = instances_from_maps(maps)
-    return Agreement(dice(instances, seen).value, aggregated_jaccard(instances, seen).value)
+    return Agreement(float(dice(instances, seen).value), float(aggregated_jaccard(instances, seen).value))

@@ -58,8 +58,8 @@ def critic_text(critic: dict[str, Any] | None) -> str:
     """What a bundle says of its critic, on one line."""
     if critic is None:
         return "critic none: pairs are not scored (msdm-export critic adds one)"
-    told = (f"{name} {value}" for name, value in critic.items() if isinstance(value, str | int | float))
-    return f"critic {', '.join(told)}"
+    texts = {name: " ".join(map(str, value)) if isinstance(value, list) else value for name, value in critic.items()}
+    return f"critic {', '.join(f'{name} {text}' for name, text in texts.items() if not isinstance(text, dict))}"
 
 
 def runs_per_pair(group: ComposedGroup) -> int:

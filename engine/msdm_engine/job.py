@@ -95,7 +95,7 @@ def _sampled(engine: Engine, group: ComposedGroup, done: Collection[int], critic
     return sample_accepted(engine, wanted, group.acceptance, group.sampling, group.guidance)
 
 
-def set_header(engine: Engine, request: SetRequest, groups: list[ComposedGroup], critic: bool) -> dict[str, Any]:
+def set_header(engine: Engine, request: SetRequest, groups: list[ComposedGroup], critic: bool = True) -> dict[str, Any]:
     """``set.json``: everything that decides the bytes of the set, and where it comes from."""
     manifest = engine.bundle.manifest
     licence = manifest.data["licence"]

@@ -104,7 +104,7 @@ class _Line:
                 break
             size = (request.height_px, request.width_px)
             yield request
-        for queue in self._waiting.values():
+        for queue in [*self._waiting.values()]:  # a size may be new while this waits; the next round takes it
             while queue:
                 yield queue.popleft()
 
