@@ -110,7 +110,8 @@ class Manifest:
         state_channels: C.
         data: ``name``, ``licence`` and ``source`` of the training data, which every pair carries on, and more.
         model, training, tools: provenance, as exported.
-        critic: provenance of the graph ``critic``; None for a bundle without it, whose manifest lacks the key.
+        critic: ``stride`` of the graph ``critic`` in pixels and its provenance; None for a bundle without it, whose
+            manifest lacks the key.
     """
 
     name: str
@@ -182,8 +183,13 @@ def _manifest(raw: dict[str, Any]) -> Manifest:
         training=free(top["training"], "training"),
         data=data | {name: read_text(data.get(name), f"data '{name}'") for name in ("name", "licence", "source")},
         tools=mapping(top["tools"], "tools", read_text),
-        critic=free(top["critic"], "critic") if "critic" in top else None,
+        critic=_critic(top["critic"]) if "critic" in top else None,
     )
+
+
+def _critic(raw: Any) -> dict[str, Any]:
+    entry = free(raw, "critic")
+    return {**entry, "stride": whole(entry.get("stride"), "critic stride", 1, 256)}
 
 
 def _file(raw: Any, where: str) -> FileEntry:
