@@ -16,6 +16,7 @@ from msdm_engine.cli import main
 from msdm_engine.conditions.maps import maps_from_instances
 from msdm_engine.contract import CRITIC
 from msdm_engine.critic import Agreement, agreement_of, image_from_pictures
+from msdm_engine.describe import critic_text
 from msdm_engine.errors import BackendError, BundleError, InputError, NumericsError
 
 #: The critic of the fake backend finds what is dark in red: 100 is, 170 is not.
@@ -196,6 +197,10 @@ def test_show_names_it(critic_folder: Path) -> None:
     done = CliRunner().invoke(main, ["show", "--bundle", str(critic_folder)])
     assert "critic stride 16, architecture threshold, folds train, parameters 0" in done.stdout
     assert "graph  critic" in done.stdout
+
+
+def test_what_is_shown_of_it_is_short_and_printable() -> None:
+    assert critic_text({"a": "\x1b[2J", "b": "x" * 200, "c": {"left": "out"}}) == f"critic a \\x1b[2J, b {'x' * 78}"
 
 
 def test_show_says_that_there_is_none(bundle_folder: Path) -> None:

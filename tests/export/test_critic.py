@@ -137,7 +137,7 @@ def test_a_critic_is_exchanged_in_place(bundle: Bundle, threshold: dict[str, Any
     ("made", "message"),
     [
         ({"maps": 2}, r"gives \(2, 2, 16, 24\)"),
-        ({"scale": 3.0}, "with values from -3 to"),
+        ({"scale": 3.0}, "with values from -2.9"),
         ({"scale": float("nan")}, "with values from nan to nan"),
     ],
 )
