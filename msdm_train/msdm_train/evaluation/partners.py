@@ -85,7 +85,7 @@ class Partners:
                 return np.nan, np.nan
             for k, cloud in enumerate((clouds.real[i], clouds.made[made], clouds.train[train])):
                 sums[k] += wasserstein2(cloud[first], clouds.real[i[second]]).value
-        return (sums[1] / sums[0], sums[2] / sums[0]) if sums[0] > 0 else (np.nan, np.nan)
+        return (float(sums[1] / sums[0]), float(sums[2] / sums[0])) if sums[0] > 0 else (np.nan, np.nan)
 
     def _halves(self, real: Indices, rng: np.random.Generator) -> tuple[Indices, Indices]:
         """Positions of two random halves of the windows of each group, equally many; copies stay together."""
