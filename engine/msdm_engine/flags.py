@@ -9,6 +9,7 @@ import click
 from click.core import ParameterSource
 
 from msdm_engine.conditions.metadata import Metadata
+from msdm_engine.critic import acceptance_of
 from msdm_engine.errors import RequestError
 from msdm_engine.guidance import Guidance
 from msdm_engine.request import ColourChoice, GroupRequest, Invent, Layout, Masks, Morphology, SetRequest
@@ -57,6 +58,7 @@ def request_from_flags(options: dict[str, Any]) -> SetRequest:
         guidance=Guidance(text=options["guide_text"], colour=options["guide_colour"]),
         steps=options["steps"],
         solver=options["solver"],
+        acceptance=acceptance_of(options["min_agreement"], options["max_redraws"]),
     )
     return SetRequest((group,), options["seed"])
 

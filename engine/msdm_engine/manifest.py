@@ -21,6 +21,7 @@ MANIFEST = "manifest.json"
 MAX_BATCH = 1024
 MAX_FILE_BYTES = 8 * 2**30
 BASE_CHANNELS = len(IMAGE_CHANNELS) + len(MAP_CHANNELS)
+OPTIONAL_KEYS = ("critic",)
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,7 @@ class Manifest:
         state_channels: C.
         data: ``name``, ``licence`` and ``source`` of the training data, which every pair carries on, and more.
         model, training, tools: provenance, as exported.
+        critic: provenance of the graph ``critic``; None for a bundle without it, whose manifest lacks the key.
     """
 
     name: str
@@ -124,10 +126,14 @@ class Manifest:
     training: dict[str, Any]
     data: dict[str, Any]
     tools: dict[str, str]
+    critic: dict[str, Any] | None = None
 
     def to_json(self) -> str:
         """The text of ``manifest.json``."""
-        return json.dumps({"format": FORMAT_VERSION, **asdict(self)}, indent=1) + "\n"
+        raw = {"format": FORMAT_VERSION, **asdict(self)}
+        if self.critic is None:
+            del raw["critic"]
+        return json.dumps(raw, indent=1) + "\n"
 
     @staticmethod
     def from_json(text: str) -> Manifest:
@@ -152,7 +158,7 @@ class Manifest:
 
 
 def _manifest(raw: dict[str, Any]) -> Manifest:
-    top = keys(raw, "the manifest", [f.name for f in fields(Manifest)])
+    top = keys(raw, "the manifest", [f.name for f in fields(Manifest) if f.name not in OPTIONAL_KEYS], OPTIONAL_KEYS)
     channels, classes = (
         whole(top["state_channels"], "state_channels", 1, 256),
         whole(top["n_classes"], "n_classes", 0, 250),
@@ -176,6 +182,7 @@ def _manifest(raw: dict[str, Any]) -> Manifest:
         training=free(top["training"], "training"),
         data=data | {name: read_text(data.get(name), f"data '{name}'") for name in ("name", "licence", "source")},
         tools=mapping(top["tools"], "tools", read_text),
+        critic=free(top["critic"], "critic") if "critic" in top else None,
     )
 
 
