@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from msdm_engine.errors import InputError, OutputError, RequestError
+from msdm_engine.png import write_atomically
 from msdm_train.evaluation.context import Context
 
 Run = Callable[[Context], dict[str, Any]]
@@ -142,10 +142,8 @@ def write_json(path: Path, value: Any) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
+    write_atomically(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())

@@ -70,7 +70,7 @@ def section_view(name: str, title: str, section: Mapping[str, Any]) -> SectionVi
         section["seconds"],
         rows=tuple(_row(row) for row in result.get("rows", ())),
         tables=tuple(_tables({key: value for key, value in result.items() if key not in shown})),
-        plots=tuple((plot["path"], plot.get("caption", "")) for plot in result.get("plots", ())),
+        plots=tuple((p, "") if isinstance(p, str) else (p["path"], p["caption"]) for p in result.get("plots", ())),
         refused=tuple((part["name"], part["reason"]) for part in result.get("refused", ())),
         notes=tuple(result.get("notes", ())),
     )
