@@ -28,14 +28,14 @@ FOLDER = click.Path(path_type=Path)
 @click.option("--summary", "tell", is_flag=True, help="print the report in a dozen lines")
 def evaluate(test_log: Path | None, again: str, tell: bool, **options: Any) -> None:
     """Measure a bundle: is it real, is it right, does it help. Writes report.json and report.html."""
+    from msdm_train.evaluation.encoder import open_encoder
     from msdm_train.evaluation.evaluate import evaluate as run_evaluation
-    from msdm_train.evaluation.networks import open_encoder, open_evaluator
     from msdm_train.evaluation.report import summary
     from msdm_train.evaluation.settings import EvaluationSettings
 
     settings = EvaluationSettings(**options)
     report = run_evaluation(
-        settings, open_encoder(settings.encoder), open_evaluator(settings.evaluator),
+        settings, open_encoder(settings.encoder),
         test_log=test_log, again=again, say=click.echo,
     )  # fmt: skip
     if tell:

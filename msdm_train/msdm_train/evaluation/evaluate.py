@@ -18,6 +18,7 @@ from msdm_train.data.crops import Crop, windows
 from msdm_train.data.pack import Pack
 from msdm_train.evaluation.context import Change, Context, Embed, Segment
 from msdm_train.evaluation.generate import Generator, evenly
+from msdm_train.evaluation.networks import open_evaluator
 from msdm_train.evaluation.report import local_folder, write_report
 from msdm_train.evaluation.runs_on_test import check_test_run, log_test_run, logged_here, mark_logged
 from msdm_train.evaluation.samples import Sample
@@ -30,7 +31,7 @@ Say = Callable[[str], None]
 def evaluate(
     settings: EvaluationSettings,
     embed: Embed,
-    evaluator: Segment,
+    evaluator: Segment | None = None,
     *,
     test_log: Path | None = None,
     again: str = "",
@@ -42,6 +43,7 @@ def evaluate(
     What was measured or generated before under the same key is not made again.
 
     Args:
+        evaluator: None: the one that the settings name.
         test_log, again: see :func:`msdm_train.evaluation.runs_on_test.check_test_run`; for the split test.
 
     Returns:
@@ -54,6 +56,7 @@ def evaluate(
     began = time.monotonic()
     pack, bundle = Pack(settings.data), Bundle.open(settings.bundle)
     check_untouched(pack, bundle, settings.split)
+    evaluator = evaluator or open_evaluator(settings.evaluator, pack, settings.split, bundle.manifest)
     real, train = chosen_windows(pack, settings)
     local_folder(settings.out)
     with Engine.open(bundle, threads=settings.threads) as engine:
