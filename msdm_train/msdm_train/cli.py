@@ -9,7 +9,7 @@ import click
 
 from msdm_engine.cli_errors import MsdmGroup
 from msdm_train.data.reader import SPLITS
-from msdm_train.evaluation.cli import evaluate
+from msdm_train.evaluation.cli import evaluate, tune
 
 FOLDER = click.Path(path_type=Path)
 
@@ -122,6 +122,7 @@ def compare(
 
 
 main.add_command(evaluate)
+main.add_command(tune)
 
 if __name__ == "__main__":
     main()
