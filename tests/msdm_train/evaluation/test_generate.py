@@ -64,7 +64,8 @@ def test_an_interrupted_set_is_completed_to_the_same_pictures(
 
     whole = generator.set_of("whole", crops, [0])
     needed = painter.runs
-    sample, calls = generator._sample, []
+    sample = generator._sample
+    calls: list[int] = []
 
     def once(requests: list[PairRequest]) -> Any:
         if calls:
