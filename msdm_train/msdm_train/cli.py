@@ -10,6 +10,7 @@ import click
 from msdm_engine.cli_errors import MsdmGroup
 from msdm_train.data.reader import SPLITS
 from msdm_train.evaluation.cli import evaluate, tune
+from msdm_train.segmentation.cli import segment
 
 FOLDER = click.Path(path_type=Path)
 
@@ -123,6 +124,7 @@ def compare(
 
 main.add_command(evaluate)
 main.add_command(tune)
+main.add_command(segment)
 
 if __name__ == "__main__":
     main()
