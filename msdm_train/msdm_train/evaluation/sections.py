@@ -35,6 +35,12 @@ class Section:
     run: Run
 
 
+def _fidelity(context: Context) -> dict[str, Any]:
+    from msdm_train.evaluation.fidelity import run
+
+    return run(context)
+
+
 def _control(context: Context) -> dict[str, Any]:
     from msdm_train.evaluation.control import run
 
@@ -43,6 +49,7 @@ def _control(context: Context) -> dict[str, Any]:
 
 #: In the order in which they run and are reported. A module is imported when its section runs.
 SECTIONS: dict[str, Section] = {
+    "fidelity": Section("Mask fidelity: does the picture show the mask", 1, _fidelity),
     "control": Section("Control: what was asked against what came", 1, _control),
 }
 

@@ -89,3 +89,26 @@ def test_the_contact_sheet_takes_evenly_spaced_pairs(count: int) -> None:
     sheet = contact_sheet(samples)
     greys = set(np.unique(sheet).tolist()) - {255}
     assert len(greys) == min(count, 24)
+
+
+def test_scores_of_fidelity_and_usefulness_become_rows() -> None:
+    pooled = {"dice": 0.8, "aji": 0.5, "pq": 0.4, "boundary_mean_px": 2.0}
+    real = {"dice": 0.82, "aji": 0.6, "pq": 0.5, "boundary_mean_px": 1.5}
+    shuffled = {"dice": 0.3, "aji": 0.1, "pq": 0.05, "boundary_mean_px": None}
+    ratio = {key: {"value": pooled[key] / real[key], "low": None, "high": None, "n_fields": 3} for key in pooled}
+    scores = {name: {"pooled": of} for name, of in (("generated", pooled), ("real", real), ("shuffled", shuffled))}
+    fidelity = {"n": {"generated": 9}, "fields": ["a"], "scores": scores, "ratio": ratio, "protocol": "in words"}
+    view = section_view("fidelity", "Fidelity", section(**fidelity))
+    assert view.notes == ("in words",)
+    weak = {row.name: row.weak for row in view.rows}
+    assert weak["Dice, generated / real"] == ""  # 0.976
+    assert weak["AJI, generated / real"] == "outside 0.95 to 1.05"
+    assert (weak["Dice"], weak["boundary distance"]) == ("", "its interval does not reach what real tiles give")
+    effect = {
+        "arm": "columnar", "base": "real", "nuclei": "columnar", "fraction": 0.25, "metric": "pq", "value": 0.04,
+        "low": -0.01, "high": 0.09, "n_fields": 5, "n_seeds": 2,
+    }  # fmt: skip
+    view = section_view("usefulness", "Use", section(effects=[effect, effect | {"metric": "dice"}]))
+    (row,) = view.rows
+    assert row.name == "columnar - real, columnar nuclei, 25% of the labels"
+    assert (row.n, row.weak) == (10, "its interval reaches the bad end")
