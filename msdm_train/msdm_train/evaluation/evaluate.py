@@ -35,7 +35,7 @@ def evaluate(
     *,
     test_log: Path | None = None,
     again: str = "",
-    sections: Mapping[str, Section] = SECTIONS,
+    sections: Mapping[str, Section] | None = None,
     say: Say = lambda _: None,
 ) -> dict[str, Any]:
     """Measures a bundle on a split and writes ``report.json`` into ``settings.out``.
@@ -44,6 +44,7 @@ def evaluate(
 
     Args:
         evaluator: None: the one that the settings name.
+        sections: None: all.
         test_log, again: see :func:`msdm_train.evaluation.runs_on_test.check_test_run`; for the split test.
 
     Returns:
@@ -70,7 +71,7 @@ def evaluate(
             )  # fmt: skip
             mark_logged(settings.out, identity)
         context = context_of(settings, pack, real, train, generator, embed, evaluator, say)
-        outcomes = run_sections(context, identity, sections)
+        outcomes = run_sections(context, identity, SECTIONS if sections is None else sections)
     report = report_of(settings, pack, bundle, context, identity, outcomes)
     report["seconds"] = round(time.monotonic() - began, 2)
     write_json(settings.out / "report.json", report)
