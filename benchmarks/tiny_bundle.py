@@ -109,7 +109,7 @@ def tiny_bundle() -> dict[str, bytes]:
         training={"steps": 0},
         data={"name": "drawn", "licence": "CC0-1.0", "source": "made by a benchmark"},
         tools={"python": "3"},
-        critic={"architecture": "darkness"},
+        critic={"stride": STRIDE, "architecture": "darkness"},
     )
     return {"manifest.json": manifest.to_json().encode(), **files}
 

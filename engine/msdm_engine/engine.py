@@ -186,14 +186,16 @@ class Engine:
             _finish(request, state[:, : padding.height, : padding.width])
             for request, state in zip(requests, final, strict=False)
         ]
-        yield from self._judged(pairs, sampling.batch, padding) if critic else pairs
+        yield from self._judged(pairs, sampling.batch) if critic else pairs
 
     def _noise(self, request: PairRequest, step: int, padding: Padding) -> np.ndarray:
         key = request.seed, request.index, step_of_attempt(request.attempt, step)
         return gaussian(*key, self.bundle.manifest.state_channels, *padding.shape)
 
-    def _judged(self, pairs: Sequence[Pair], batch: int, padding: Padding) -> list[Pair]:
+    def _judged(self, pairs: Sequence[Pair], batch: int) -> list[Pair]:
         """The pairs with what the critic sees in them; a short batch is filled up as for sampling."""
+        assert self.bundle.manifest.critic is not None  # a bundle has graph and description, or neither
+        padding = Padding.of(*_size(pairs[0].request), self.bundle.manifest.critic["stride"])
         pictures = np.stack([pair.image for pair in (*pairs, *[pairs[-1]] * (batch - len(pairs)))])
         (image,), (maps,) = CRITIC_INPUTS, CRITIC_OUTPUTS
         out = self.backend.run(CRITIC, {image: image_from_pictures(padding.grow_pictures(pictures))})

@@ -112,7 +112,8 @@ class Manifest:
         data: ``name``, ``licence`` and ``source`` of the training data, which every pair carries on, and more.
         model, training, tools: provenance, as exported.
         guidance: what pairs get whose request does not name one; none in a bundle whose manifest lacks the key.
-        critic: provenance of the graph ``critic``; None for a bundle without it, whose manifest lacks the key.
+        critic: ``stride`` of the graph ``critic`` in pixels and its provenance; None for a bundle without it, whose
+            manifest lacks the key.
     """
 
     name: str
@@ -189,9 +190,14 @@ def _manifest(raw: dict[str, Any]) -> Manifest:
         training=free(top["training"], "training"),
         data=data | {name: read_text(data.get(name), f"data '{name}'") for name in ("name", "licence", "source")},
         tools=mapping(top["tools"], "tools", read_text),
-        critic=free(top["critic"], "critic") if "critic" in top else None,
+        critic=_critic(top["critic"]) if "critic" in top else None,
         guidance=_guidance(top["guidance"], "guidance") if "guidance" in top else NO_GUIDANCE,
     )
+
+
+def _critic(raw: Any) -> dict[str, Any]:
+    entry = free(raw, "critic")
+    return {**entry, "stride": whole(entry.get("stride"), "critic stride", 1, 256)}
 
 
 def _file(raw: Any, where: str) -> FileEntry:

@@ -127,7 +127,7 @@ def critic_folder(bundle_folder: Path) -> Path:
             **manifest.graphs,
             CRITIC: GraphSpec("critic.onnx", tensors(image=picture), tensors(critic_maps=picture)),
         },
-        critic={"architecture": "threshold", "folds": ["train"], "parameters": 0},
+        critic={"stride": 16, "architecture": "threshold", "folds": ["train"], "parameters": 0},
     )
     (bundle_folder / "critic.onnx").write_bytes(data)
     (bundle_folder / "manifest.json").write_text(with_critic.to_json())

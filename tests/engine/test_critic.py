@@ -105,6 +105,14 @@ def test_it_sees_full_batches_of_the_finished_picture_grown_by_reflection(
     assert [pair.agreement for pair in pairs] == [Agreement(1.0, 1.0)] * 3
 
 
+def test_it_has_a_stride_of_its_own(critic_folder: Path, fake_backend: Any, edit_manifest: Callable[..., Path]) -> None:
+    folder = edit_manifest(lambda raw: raw["critic"].update(stride=32))
+    with Engine(Bundle.open(folder), fake_backend) as engine:
+        (pair,) = engine.sample([asked(square(8, 8, height=80, width=64))])  # a multiple of the bundle's 16
+    assert [image.shape for image in calls(fake_backend)] == [(2, 3, 96, 64)]
+    assert pair.critic_maps is not None and pair.critic_maps.shape == (3, 80, 64)
+
+
 def test_off_it_costs_nothing_and_changes_no_pixel(critic_engine: Engine, fake_backend: Any) -> None:
     requests = [PairRequest(i, 3, 32, 32) for i in range(3)]
     scored = list(critic_engine.sample(requests))
@@ -154,7 +162,7 @@ def test_a_value_that_is_not_finite_is_named(critic_engine: Engine, fake_backend
 
 def test_a_manifest_keeps_it_and_one_without_has_no_word_of_it(critic_folder: Path) -> None:
     manifest = Bundle.open(critic_folder).manifest
-    assert manifest.critic == {"architecture": "threshold", "folds": ["train"], "parameters": 0}
+    assert manifest.critic == {"stride": 16, "architecture": "threshold", "folds": ["train"], "parameters": 0}
     assert type(manifest).from_json(manifest.to_json()) == manifest
     assert "critic" in Bundle.open(critic_folder).graphs
 
@@ -173,6 +181,7 @@ def test_a_manifest_without_critic_is_what_older_engines_read(bundle_folder: Pat
         (lambda raw: raw["graphs"]["critic"]["inputs"][0].update(name="x"), "graph 'critic' .* has the inputs x"),
         (lambda raw: raw["graphs"]["critic"].update(outputs=[]), "graph 'critic' .* has the outputs"),
         (lambda raw: raw.update(critic="threshold"), "critic is 'threshold', not an object"),
+        (lambda raw: raw["critic"].pop("stride"), "critic stride is None, not a whole number from 1 to 256"),
         (lambda raw: raw["files"]["critic.onnx"].update(sha256="0" * 64), "critic.onnx does not have the SHA-256"),
     ],
 )
@@ -185,7 +194,7 @@ def test_what_a_bundle_says_of_its_critic_is_checked(
 
 def test_show_names_it(critic_folder: Path) -> None:
     done = CliRunner().invoke(main, ["show", "--bundle", str(critic_folder)])
-    assert "critic architecture threshold, folds train, parameters 0" in done.stdout
+    assert "critic stride 16, architecture threshold, folds train, parameters 0" in done.stdout
     assert "graph  critic" in done.stdout
 
 

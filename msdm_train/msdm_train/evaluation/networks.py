@@ -61,9 +61,10 @@ def check_evaluator(identity: dict[str, str], pack: Pack, split: str, manifest: 
             note="it would find their nuclei by heart",
             hint="train it on fields of train",
         )
-    if manifest.critic is not None and identity["sha256"] in json.dumps(manifest.critic):
+    critic = manifest.critic or {}
+    if identity["sha256"] == critic.get("sha256") or identity["architecture"] == critic.get("architecture"):
         raise InputError(
-            f"the evaluator is the critic of bundle {manifest.name}",
-            note="pairs may be chosen by the critic, and must be judged by another",
+            f"the evaluator is the critic of bundle {manifest.name}, or of its architecture {identity['architecture']}",
+            note="pairs may be chosen by the critic, and must be judged by a network that sees otherwise",
             hint="train another architecture with `msdm-train segment`",
         )

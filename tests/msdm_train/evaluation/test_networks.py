@@ -35,11 +35,13 @@ def test_an_evaluator_saw_real_fields_of_other_splits_only(opened_pack: Pack, ma
             check_evaluator(identity(**source), opened_pack, "val", manifest)
 
 
-def test_the_evaluator_is_not_the_critic(opened_pack: Pack, manifest: Manifest) -> None:
+def test_the_evaluator_is_neither_the_critic_nor_of_its_architecture(opened_pack: Pack, manifest: Manifest) -> None:
     judge = identity(pack="drawn", fields=["t1"])
-    check_evaluator(judge, opened_pack, "val", replace(manifest, critic={"sha256": "cd" * 32}))
-    with pytest.raises(InputError, match="the evaluator is the critic of bundle painter"):
-        check_evaluator(judge, opened_pack, "val", replace(manifest, critic={"sha256": SHA}))
+    another = {"sha256": "cd" * 32, "architecture": "lite0"}
+    check_evaluator(judge, opened_pack, "val", replace(manifest, critic=another))
+    for same in ({"sha256": SHA}, {"architecture": "plain"}):
+        with pytest.raises(InputError, match="the evaluator is the critic of bundle painter, or of its architecture"):
+            check_evaluator(judge, opened_pack, "val", replace(manifest, critic=another | same))
 
 
 def test_without_an_evaluator_every_question_is_refused(opened_pack: Pack, manifest: Manifest) -> None:
