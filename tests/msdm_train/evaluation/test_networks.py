@@ -30,7 +30,13 @@ def test_an_evaluator_saw_real_fields_of_other_splits_only(opened_pack: Pack, ma
     check_evaluator(identity(pack="another", fields=["v"]), opened_pack, "val", manifest)  # of that name elsewhere
     with pytest.raises(InputError, match=r"trained on field\(s\) v of the split 'val'"):
         check_evaluator(identity(pack="drawn", fields=["t1", "v"]), opened_pack, "val", manifest)
-    for source in ({"samples": "made", "pictures": 4}, {"mixture": []}, {"folder": "pairs", "pictures": 4}, {}):
+    sources: tuple[dict[str, Any], ...] = (
+        {"samples": "made", "pictures": 4},
+        {"mixture": []},
+        {"folder": "pairs", "pictures": 4},
+        {},
+    )
+    for source in sources:
         with pytest.raises(InputError, match="was not trained on real fields alone"):
             check_evaluator(identity(**source), opened_pack, "val", manifest)
 
