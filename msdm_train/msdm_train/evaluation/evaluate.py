@@ -63,13 +63,8 @@ def evaluate(
     with Engine.open(bundle, threads=settings.threads) as engine:
         generator = Generator(engine, settings.out / "generated", say)
         identity = identity_of(settings, generator, embed, evaluator)
-        if settings.split == "test" and not logged_here(settings.out, identity):
-            log = check_test_run(test_log, bundle.sha256, again)
-            log_test_run(
-                log, date=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", name=bundle.manifest.name,
-                bundle_sha256=bundle.sha256, data=pack.info.name, side_px=settings.side_px, again=again,
-            )  # fmt: skip
-            mark_logged(settings.out, identity)
+        if settings.split == "test":
+            log_look(settings, pack, bundle, identity, test_log, again)
         generating = time.monotonic()
         context = context_of(settings, pack, real, train, generator, embed, evaluator, say)
         generated = time.monotonic()
@@ -83,6 +78,34 @@ def evaluate(
     write_json(settings.out / "report.json", report)
     write_report(context, report)
     return report
+
+
+def log_look(
+    settings: EvaluationSettings,
+    pack: Pack,
+    bundle: Bundle,
+    identity: Mapping[str, Any],
+    test_log: Path | None,
+    again: str,
+) -> None:
+    """Writes a look at the split test down before it happens, once for each report; refuses what may not happen.
+
+    Raises:
+        RequestError, InputError, OutputError: see :mod:`msdm_train.evaluation.runs_on_test`.
+    """
+    if logged_here(settings.out, identity):
+        return
+    log = check_test_run(test_log, bundle.sha256, again)
+    log_test_run(
+        log,
+        date=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        name=bundle.manifest.name,
+        bundle_sha256=bundle.sha256,
+        data=pack.info.name,
+        side_px=settings.side_px,
+        again=again,
+    )
+    mark_logged(settings.out, identity)
 
 
 def check_untouched(pack: Pack, bundle: Bundle, split: str) -> None:
