@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
 from msdm_engine.conditions.colour import Colour
 from msdm_engine.conditions.metadata import Metadata
+from msdm_engine.critic import Agreement, agreement_of
 from msdm_engine.errors import RequestError
+from msdm_engine.noise import MAX_ATTEMPTS
 
 MIN_SIDE_PX, MAX_SIDE_PX = 16, 4096
 #: Instance maps are 16-bit.
@@ -30,6 +33,7 @@ class PairRequest:
         metadata: text condition; empty is legal.
         morphology: where the instance map comes from, for the manifest.
         classes: class (from 0) of each label, for a bundle with nucleus classes; None for one without.
+        attempt: 0 to 255; the same conditions from other noise. 0 is the pair as it is first drawn.
 
     Raises:
         RequestError: a number out of range, or an instance map of another size or with illegal labels.
@@ -44,6 +48,7 @@ class PairRequest:
     metadata: Metadata = field(default_factory=Metadata)
     morphology: str = "invented"
     classes: Mapping[int, int] | None = None
+    attempt: int = 0
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -51,6 +56,7 @@ class PairRequest:
             ("seed", 0, 2**64 - 1),
             ("height_px", MIN_SIDE_PX, MAX_SIDE_PX),
             ("width_px", MIN_SIDE_PX, MAX_SIDE_PX),
+            ("attempt", 0, MAX_ATTEMPTS - 1),
         ):
             value = getattr(self, name)
             if not low <= value <= high:
@@ -78,8 +84,23 @@ class Pair:
     Args:
         image: [H, W, 3] uint8 RGB.
         instances: [H, W] uint16 instance map: the one asked for, or decoded where the model invented it.
+        critic_maps: [3, H, W] float32, what the bundle's critic sees in the image; None: it was not asked.
+        draws: how often the pair was drawn; see :mod:`msdm_engine.redraw`.
+        accepted: whether it reached the agreement asked for; None: none was asked for.
     """
 
     request: PairRequest
     image: np.ndarray
     instances: np.ndarray
+    critic_maps: np.ndarray | None = None
+    draws: int = 1
+    accepted: bool | None = None
+
+    @cached_property
+    def agreement(self) -> Agreement | None:
+        """How far the critic finds this mask in this image; None without a critic.
+
+        Computed by the first who asks, as decoding takes tens of milliseconds: a thread that encodes, or
+        :mod:`msdm_engine.redraw` where it decides.
+        """
+        return None if self.critic_maps is None else agreement_of(self.critic_maps, self.instances)

@@ -11,11 +11,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import onnx
-
-from msdm_engine.bundle import TOKENIZER
+from msdm_engine.bundle import TOKENIZER, Bundle
 from msdm_engine.conditions.colour import Colour, RegionColour
 from msdm_engine.conditions.metadata import TextTokenizer
+from msdm_engine.contract import CRITIC
 from msdm_engine.errors import OutputError
 from msdm_engine.manifest import (
     DEFAULT_SAMPLING,
@@ -25,10 +24,10 @@ from msdm_engine.manifest import (
     Manifest,
     Preset,
     Sampling,
-    TensorSpec,
 )
+from msdm_export.critic import export_critic, with_critic
 from msdm_export.graphs import graph_exports
-from msdm_export.onnx_export import onnx_from_module, round_to_half, store_weights_in_half
+from msdm_export.onnx_export import onnx_from_module, round_to_half, store_weights_in_half, tensor_specs
 from msdm_export.parity import Conditions, measure_parity
 from msdm_export.weights import locate_weights
 from msdm_train.data.pack import Pack
@@ -46,6 +45,7 @@ def export_bundle(
     pack: Path | None = None,
     card: Path | None = None,
     sampling: Sampling = DEFAULT_SAMPLING,
+    critic: Path | None = None,
     report: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
     """Exports a checkpoint.
@@ -57,14 +57,14 @@ def export_bundle(
         pack: data whose ``val`` masks the parity is measured on; None: drawn layouts.
         card: model card to ship with the bundle.
         sampling: default solver, steps, size and batch of the bundle.
+        critic: folder of a segmenter trained on real tiles that becomes the bundle's critic; None: it has none.
         report: told what is being done.
 
     Raises:
-        InputError: the checkpoint or pack cannot be used.
+        InputError: the checkpoint, pack or segmenter cannot be used.
         OutputError: ``out`` exists and is no bundle.
     """
-    if out.exists() and not (out / MANIFEST).is_file():
-        raise OutputError(f"{out} exists and is not a bundle", hint="choose another --out")
+    _check_out(out)
     checkpoint = settled(checkpoint)
     model, info = load_model(checkpoint)
     rounding = round_to_half(model) if half_storage else 0.0
@@ -77,7 +77,9 @@ def export_bundle(
         if half_storage:
             store_weights_in_half(proto)
         graphs[export.name] = proto.SerializeToString()
-        specs[export.name] = GraphSpec(f"{export.name}.onnx", _tensors(proto.graph.input), _tensors(proto.graph.output))
+        specs[export.name] = GraphSpec(
+            f"{export.name}.onnx", tensor_specs(proto.graph.input), tensor_specs(proto.graph.output)
+        )
     weights = locate_weights(model, graphs)
     report("measuring parity with PyTorch")
     presets = presets_from_statistics(info.data["statistics"])
@@ -89,18 +91,41 @@ def export_bundle(
     if card is not None:
         files[MODEL_CARD] = card.read_bytes()
     manifest = _manifest(name, info, specs, parity, presets, files, half_storage, rounding, weights, sampling)
+    if critic is not None:
+        report(f"exporting {CRITIC}")
+        judge = export_critic(critic, half_storage=half_storage, pack=pack)
+        manifest, files = with_critic(manifest, files, judge)
     _write(out, manifest, files)
     return manifest
 
 
-def _tensors(values: Any) -> tuple[TensorSpec, ...]:
-    specs = []
-    for value in values:
-        tensor = value.type.tensor_type
-        shape = tuple(d.dim_param or d.dim_value for d in tensor.shape.dim)
-        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
-        specs.append(TensorSpec(value.name, dtype, shape))
-    return tuple(specs)
+def _check_out(out: Path) -> None:
+    if out.exists() and not (out / MANIFEST).is_file():
+        raise OutputError(f"{out} exists and is not a bundle", hint="choose another --out")
+
+
+def add_critic(
+    bundle: Path, segmenter: Path, out: Path, *, half_storage: bool = True, pack: Path | None = None
+) -> Manifest:
+    """Writes a bundle with this critic, instead of any that it has; everything else stays to the byte.
+
+    Args:
+        bundle: folder of the bundle.
+        segmenter: folder of the segmenter, see :func:`msdm_export.critic.export_critic`.
+        out: bundle folder to write, which may be the same; an existing bundle is replaced, anything else is an error.
+        half_storage, pack: as for :func:`export_bundle`.
+
+    Raises:
+        BundleError: ``bundle`` is none, or damaged.
+        InputError: the segmenter cannot be used.
+        OutputError: ``out`` exists and is no bundle.
+    """
+    _check_out(out)
+    opened = Bundle.open(bundle)
+    critic = export_critic(segmenter, half_storage=half_storage, pack=pack)
+    manifest, files = with_critic(opened.manifest, opened.contents, critic)
+    _write(out, manifest, files)
+    return manifest
 
 
 def presets_from_statistics(statistics: dict[str, Any]) -> dict[str, Preset]:
@@ -162,6 +187,7 @@ def _write(out: Path, manifest: Manifest, files: dict[str, bytes]) -> None:
     try:
         temporary.mkdir(parents=True)
         for name, data in files.items():
+            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
             (temporary / name).write_bytes(data)
         (temporary / MANIFEST).write_text(manifest.to_json())
         if out.exists():

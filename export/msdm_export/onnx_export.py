@@ -6,12 +6,14 @@ import contextlib
 import io
 import logging
 import warnings
+from collections.abc import Iterable
 
 import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from msdm_engine.manifest import TensorSpec
 from msdm_export.graphs import GraphExport
 
 #: LayerNormalization is one node since opset 17; nothing used here is younger than 20.
@@ -50,6 +52,17 @@ def onnx_from_module(graph: GraphExport) -> onnx.ModelProto:
     model.graph.name = graph.name
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def tensor_specs(values: Iterable[onnx.ValueInfoProto]) -> tuple[TensorSpec, ...]:
+    """Inputs or outputs of a graph as the manifest lists them."""
+    specs = []
+    for value in values:
+        tensor = value.type.tensor_type
+        shape = tuple(d.dim_param or d.dim_value for d in tensor.shape.dim)
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
+        specs.append(TensorSpec(value.name, dtype, shape))
+    return tuple(specs)
 
 
 def store_weights_in_half(model: onnx.ModelProto) -> int:

@@ -9,7 +9,9 @@ import click
 
 from msdm_engine.cli_errors import MsdmGroup
 from msdm_train.data.reader import SPLITS
+from msdm_train.evaluation.cli import evaluate, tune
 from msdm_train.evaluation.usefulness.cli import usefulness
+from msdm_train.segmentation.cli import segment
 
 FOLDER = click.Path(path_type=Path)
 
@@ -134,7 +136,10 @@ def compare(
     click.echo(NOTICE)
 
 
+main.add_command(evaluate)
+main.add_command(tune)
 main.add_command(usefulness)
+main.add_command(segment)
 
 
 if __name__ == "__main__":
