@@ -44,8 +44,8 @@ def main() -> None:
 @click.option("--colour-from", type=PATH, help="take the colour of this picture")
 @click.option("--colour-mask", type=PATH, help="instance map of that picture")
 @click.option("--colour-jitter", type=float, default=0.0, help="move each mean colour by up to this (8-bit units)")
-@click.option("--guide-text", type=float, default=0.0, help="guidance towards the text; 0 is none")
-@click.option("--guide-colour", type=float, default=0.0, help="guidance towards the colour; 0 is none")
+@click.option("--guide-text", type=float, help="guidance towards the text; 0 is none [default: the bundle's]")
+@click.option("--guide-colour", type=float, help="guidance towards the colour; 0 is none [default: the bundle's]")
 @click.option("--steps", type=int, help="denoising steps [default: the bundle's]")
 @click.option("--solver", help="euler, dpmpp-2m, euler-ancestral or sde-dpmpp-2m [default: the bundle's]")
 @click.option("--min-agreement", type=float, help="draw a pair again if the critic's Dice with its mask is below")
@@ -123,6 +123,8 @@ def show(bundle: Path | None) -> None:
     click.echo(f"trained on {manifest.data['name']}, licence {manifest.data['licence']}")
     sampling = manifest.sampling
     click.echo(f"default: {sampling.solver}, {sampling.steps} steps, {sampling.size_px} px, batch {sampling.batch}")
+    strengths = ", ".join(f"{k} {v:g}" for k, v in manifest.guidance.to_json().items() if v)
+    click.echo(f"guidance: {strengths or 'none'}")
     for name, spec in manifest.graphs.items():
         click.echo(f"graph  {name:14s} {manifest.files[spec.file].size / 2**20:7.2f} MiB")
     click.echo(critic_text(manifest.critic))

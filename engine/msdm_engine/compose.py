@@ -188,7 +188,8 @@ def _compose_group(
     else:
         told = "invented"
     work = _work(islice(cycle(sizes), count), sampling.batch)
-    _check_batch(work, sampling.batch, len(group.guidance.branches()))
+    guidance = manifest.guidance if group.guidance is None else group.guidance
+    _check_batch(work, sampling.batch, len(guidance.branches()))
 
     def pair(index: int) -> PairRequest:
         colour = jittered(look.colour, group.colour.jitter, seed, index)
@@ -197,9 +198,7 @@ def _compose_group(
         instances, name = draw(index)
         return PairRequest(index, seed, *_shape(instances), instances, colour, look.metadata, f"{told}{name}")
 
-    return ComposedGroup(
-        first, count, sampling, group.guidance, look, work, masks_sha256, findings, group.acceptance, pair
-    )
+    return ComposedGroup(first, count, sampling, guidance, look, work, masks_sha256, findings, group.acceptance, pair)
 
 
 def _work(sizes: Iterable[Size], batch: int) -> dict[Size, tuple[int, int]]:

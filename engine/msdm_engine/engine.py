@@ -42,7 +42,6 @@ from msdm_engine.sampler import trajectory
 
 #: Encoded texts kept; a set may have as many texts as pairs.
 MAX_TEXTS = 1024
-NO_GUIDANCE = Guidance()
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,7 @@ class Engine:
         self,
         requests: Iterable[PairRequest],
         sampling: Sampling | None = None,
-        guidance: Guidance = NO_GUIDANCE,
+        guidance: Guidance | None = None,
         *,
         critic: bool = True,
     ) -> Iterator[Pair]:
@@ -132,7 +131,7 @@ class Engine:
         Args:
             sampling: solver, steps and batch; None: the bundle's own. Change it with
                 ``engine.bundle.manifest.sampling.changed(steps=12)``.
-            guidance: strengths and noise interval.
+            guidance: strengths and noise interval; None: the bundle's own.
             critic: show each finished batch to the bundle's critic, if it has one, for ``Pair.agreement``. It runs
                 once a batch; images and masks are the same without it.
 
@@ -142,6 +141,7 @@ class Engine:
             BackendError: a graph failed, or returned something else than the contract says.
         """
         sampling = sampling or self.bundle.manifest.sampling
+        guidance = self.bundle.manifest.guidance if guidance is None else guidance
         critic = critic and CRITIC in self.bundle.manifest.graphs
         waiting: list[PairRequest] = []
         for request in requests:

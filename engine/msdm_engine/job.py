@@ -123,6 +123,7 @@ def set_header(engine: Engine, request: SetRequest, groups: list[ComposedGroup],
                 "masks_sha256": group.masks_sha256,
                 "mask_findings": asdict(group.findings),
                 "sampling": asdict(group.sampling),
+                "guidance": group.guidance.to_json(),
             }
             for group in groups
         ],

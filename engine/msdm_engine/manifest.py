@@ -11,6 +11,7 @@ import numpy as np
 from msdm_engine.conditions.colour import RGB, Colour, RegionColour
 from msdm_engine.contract import IMAGE_CHANNELS, MAP_CHANNELS
 from msdm_engine.errors import BundleError, RequestError
+from msdm_engine.guidance import NO_GUIDANCE, Guidance
 from msdm_engine.manifest_checks import free, keys, malformed, mapping, number, sequence, sha256, whole
 from msdm_engine.manifest_checks import text as read_text
 from msdm_engine.pairs import MAX_SIDE_PX, MIN_SIDE_PX
@@ -21,7 +22,7 @@ MANIFEST = "manifest.json"
 MAX_BATCH = 1024
 MAX_FILE_BYTES = 8 * 2**30
 BASE_CHANNELS = len(IMAGE_CHANNELS) + len(MAP_CHANNELS)
-OPTIONAL_KEYS = ("critic",)
+OPTIONAL_KEYS = ("critic", "guidance")
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,7 @@ class Manifest:
         state_channels: C.
         data: ``name``, ``licence`` and ``source`` of the training data, which every pair carries on, and more.
         model, training, tools: provenance, as exported.
+        guidance: what pairs get whose request does not name one; none in a bundle whose manifest lacks the key.
         critic: ``stride`` of the graph ``critic`` in pixels and its provenance; None for a bundle without it, whose
             manifest lacks the key.
     """
@@ -128,12 +130,17 @@ class Manifest:
     data: dict[str, Any]
     tools: dict[str, str]
     critic: dict[str, Any] | None = None
+    guidance: Guidance = NO_GUIDANCE
 
     def to_json(self) -> str:
         """The text of ``manifest.json``."""
         raw = {"format": FORMAT_VERSION, **asdict(self)}
         if self.critic is None:
             del raw["critic"]
+        if self.guidance == NO_GUIDANCE:
+            del raw["guidance"]
+        else:
+            raw["guidance"]["sigma_high"] = self.guidance.to_json()["sigma_high"]
         return json.dumps(raw, indent=1) + "\n"
 
     @staticmethod
@@ -184,6 +191,7 @@ def _manifest(raw: dict[str, Any]) -> Manifest:
         data=data | {name: read_text(data.get(name), f"data '{name}'") for name in ("name", "licence", "source")},
         tools=mapping(top["tools"], "tools", read_text),
         critic=_critic(top["critic"]) if "critic" in top else None,
+        guidance=_guidance(top["guidance"], "guidance") if "guidance" in top else NO_GUIDANCE,
     )
 
 
@@ -259,3 +267,14 @@ def _sampling(raw: Any, where: str) -> Sampling:
     except RequestError as error:
         raise malformed(where, f"is illegal: {error.what}") from error
     return sampling
+
+
+def _guidance(raw: Any, where: str) -> Guidance:
+    entry = keys(raw, where, [f.name for f in fields(Guidance)])
+    values = {name: number(value, f"{where} {name}") for name, value in entry.items() if value is not None}
+    if set(entry) - set(values) - {"sigma_high"}:
+        raise malformed(where, "has no number in place of a strength or of sigma_low")
+    try:
+        return Guidance(**values)
+    except RequestError as error:
+        raise malformed(where, f"is illegal: {error.what}") from error

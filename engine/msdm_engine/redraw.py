@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from msdm_engine.contract import CRITIC
 from msdm_engine.critic import Acceptance
-from msdm_engine.engine import NO_GUIDANCE, Engine
+from msdm_engine.engine import Engine
 from msdm_engine.errors import RequestError
 from msdm_engine.guidance import Guidance
 from msdm_engine.manifest import Manifest, Sampling
@@ -41,7 +41,7 @@ def sample_accepted(
     requests: Iterable[PairRequest],
     acceptance: Acceptance,
     sampling: Sampling | None = None,
-    guidance: Guidance = NO_GUIDANCE,
+    guidance: Guidance | None = None,
 ) -> Iterator[Pair]:
     """As :meth:`Engine.sample`, and a pair below the agreement is drawn again, as its attempts 1, 2 and on.
 

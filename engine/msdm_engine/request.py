@@ -107,6 +107,7 @@ class GroupRequest:
         count: pairs, 1 to 10,000,000; None: one for each mask. More pairs than masks go round them again.
         height_px, width_px: 16 to 4096 (64 to 4096 with a layout); None: the bundle's own. Masks have their own size.
         preset: appearance of the training data; None with a layout: the preset of its architecture.
+        guidance: None: the bundle's; ``Guidance()`` is none.
         seed: 0 to 2^64 - 1; None: the seed of the set.
         steps: 1 to 1000; None: the bundle's.
         solver: a key of :data:`msdm_engine.schedule.SOLVERS`; None: the bundle's.
@@ -123,7 +124,7 @@ class GroupRequest:
     preset: str | None = None
     colour: ColourChoice = field(default_factory=ColourChoice)
     metadata: Metadata = field(default_factory=Metadata)
-    guidance: Guidance = field(default_factory=Guidance)
+    guidance: Guidance | None = None
     seed: int | None = None
     steps: int | None = None
     solver: str | None = None

@@ -106,7 +106,6 @@ def parse_request(text: str, *, root: Path) -> SetRequest:
 def _group(raw: Any, root: Path) -> GroupRequest:
     group = _mapping(raw, "a group", GROUP_KEYS, ("morphology",))
     metadata = _mapping(group.get("metadata", {}), "metadata", METADATA_KEYS)
-    guidance = _mapping(group.get("guidance", {}), "guidance", GUIDANCE_KEYS)
     height, width = _size(group["size"]) if "size" in group else (None, None)
     return GroupRequest(
         morphology=_morphology(group["morphology"], root),
@@ -114,7 +113,7 @@ def _group(raw: Any, root: Path) -> GroupRequest:
         width_px=width,
         colour=_colour(group.get("colour", {}), root),
         metadata=Metadata(**{key: _text(metadata, key) for key in metadata}),
-        guidance=Guidance(**{key: _number(guidance, key) for key in guidance}),
+        guidance=_given(_guidance, group, "guidance"),
         count=_given(_whole, group, "count"),
         seed=_given(_whole, group, "seed"),
         steps=_given(_whole, group, "steps"),
@@ -122,6 +121,11 @@ def _group(raw: Any, root: Path) -> GroupRequest:
         solver=_given(_text, group, "solver"),
         acceptance=acceptance_of(_given(_number, group, "min_agreement"), _given(_whole, group, "max_redraws")),
     )
+
+
+def _guidance(group: dict[str, Any], key: str) -> Guidance:
+    guidance = _mapping(group[key], key, GUIDANCE_KEYS)
+    return Guidance(**{name: _number(guidance, name) for name in guidance})
 
 
 def _morphology(raw: Any, root: Path) -> Morphology:

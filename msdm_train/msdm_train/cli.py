@@ -9,7 +9,9 @@ import click
 
 from msdm_engine.cli_errors import MsdmGroup
 from msdm_train.data.reader import SPLITS
-from msdm_train.evaluation.cli import evaluate
+from msdm_train.evaluation.cli import evaluate, tune
+from msdm_train.evaluation.usefulness.cli import usefulness
+from msdm_train.segmentation.cli import segment
 
 FOLDER = click.Path(path_type=Path)
 
@@ -44,7 +46,7 @@ def prepare(
 @main.command()
 @click.argument("pack", type=FOLDER)
 @click.option("--out", type=FOLDER, required=True, help="folder of the run; an interrupted run resumes here")
-@click.option("--model", help="preset: tiny, small, base, large [default: that of the checkpoint, else small]")
+@click.option("--model", help="preset: tiny, mini, small, base, large [default: that of the checkpoint, else small]")
 @click.option("--init", type=FOLDER, help="checkpoint or bundle to start from")
 @click.option("--steps", type=int, required=True)
 @click.option("--batch", type=int, default=16, show_default=True, help="crops a step and process")
@@ -135,6 +137,10 @@ def compare(
 
 
 main.add_command(evaluate)
+main.add_command(tune)
+main.add_command(usefulness)
+main.add_command(segment)
+
 
 if __name__ == "__main__":
     main()

@@ -41,6 +41,12 @@ def one(group: str) -> str:
     return f"version: 1\ngroups: [{group}]"
 
 
+def test_guidance_left_out_is_the_bundle_s_and_an_empty_one_is_none(tmp_path: Path) -> None:
+    for text, expected in (("", None), (", guidance: {}", Guidance())):
+        request = parse_request(one(f"{{morphology: invent, count: 1{text}}}"), root=tmp_path)
+        assert request.groups[0].guidance == expected
+
+
 def test_every_key(tmp_path: Path) -> None:
     first = GroupRequest(
         Layout("columnar", {"area_px": 400.0, "rows": 2}),

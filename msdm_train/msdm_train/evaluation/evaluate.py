@@ -19,6 +19,7 @@ from msdm_train.data.crops import Crop, windows
 from msdm_train.data.pack import Pack
 from msdm_train.evaluation.context import Change, Context, Embed, Segment
 from msdm_train.evaluation.generate import Generator, evenly
+from msdm_train.evaluation.networks import open_evaluator
 from msdm_train.evaluation.report import local_folder, write_report
 from msdm_train.evaluation.runs_on_test import check_test_run, log_test_run, logged_here, mark_logged
 from msdm_train.evaluation.samples import Sample
@@ -31,11 +32,11 @@ Say = Callable[[str], None]
 def evaluate(
     settings: EvaluationSettings,
     embed: Embed,
-    evaluator: Segment,
+    evaluator: Segment | None = None,
     *,
     test_log: Path | None = None,
     again: str = "",
-    sections: Mapping[str, Section] = SECTIONS,
+    sections: Mapping[str, Section] | None = None,
     say: Say = lambda _: None,
 ) -> dict[str, Any]:
     """Measures a bundle on a split and writes ``report.json`` into ``settings.out``.
@@ -43,6 +44,8 @@ def evaluate(
     What was measured or generated before under the same key is not made again.
 
     Args:
+        evaluator: None: the one that the settings name.
+        sections: None: all.
         test_log, again: see :func:`msdm_train.evaluation.runs_on_test.check_test_run`; for the split test.
 
     Returns:
@@ -55,25 +58,55 @@ def evaluate(
     began = time.monotonic()
     pack, bundle = Pack(settings.data), Bundle.open(settings.bundle)
     check_untouched(pack, bundle, settings.split)
+    evaluator = evaluator or open_evaluator(settings.evaluator, pack, settings.split, bundle.manifest)
     real, train = chosen_windows(pack, settings)
     local_folder(settings.out)
     with Engine.open(bundle, threads=settings.threads) as engine:
         generator = Generator(engine, settings.out / "generated", say)
         identity = identity_of(settings, generator, embed, evaluator)
-        if settings.split == "test" and not logged_here(settings.out, identity):
-            log = check_test_run(test_log, bundle.sha256, again)
-            log_test_run(
-                log, date=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", name=bundle.manifest.name,
-                bundle_sha256=bundle.sha256, data=pack.info.name, side_px=settings.side_px, again=again,
-            )  # fmt: skip
-            mark_logged(settings.out, identity)
+        if settings.split == "test":
+            log_look(settings, pack, bundle, identity, test_log, again)
+        generating = time.monotonic()
         context = context_of(settings, pack, real, train, generator, embed, evaluator, say)
-        outcomes = run_sections(context, identity, sections)
+        generated = time.monotonic()
+        outcomes = run_sections(context, identity, SECTIONS if sections is None else sections)
     report = report_of(settings, pack, bundle, context, identity, outcomes)
-    report["seconds"] = round(time.monotonic() - began, 2)
+    # Of this run: what was made or measured before took no time.
+    report["seconds"] = {
+        "generating": round(generated - generating, 2),
+        "all": round(time.monotonic() - began, 2),
+    }
     write_json(settings.out / "report.json", report)
     write_report(context, report)
     return report
+
+
+def log_look(
+    settings: EvaluationSettings,
+    pack: Pack,
+    bundle: Bundle,
+    identity: Mapping[str, Any],
+    test_log: Path | None,
+    again: str,
+) -> None:
+    """Writes a look at the split test down before it happens, once for each report; refuses what may not happen.
+
+    Raises:
+        RequestError, InputError, OutputError: see :mod:`msdm_train.evaluation.runs_on_test`.
+    """
+    if logged_here(settings.out, identity):
+        return
+    log = check_test_run(test_log, bundle.sha256, again)
+    log_test_run(
+        log,
+        date=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        name=bundle.manifest.name,
+        bundle_sha256=bundle.sha256,
+        data=pack.info.name,
+        side_px=settings.side_px,
+        again=again,
+    )
+    mark_logged(settings.out, identity)
 
 
 def check_untouched(pack: Pack, bundle: Bundle, split: str) -> None:

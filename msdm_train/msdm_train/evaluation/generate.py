@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from msdm_engine.engine import NO_GUIDANCE, Engine
+from msdm_engine.engine import Engine
 from msdm_engine.errors import OutputError
 from msdm_engine.guidance import Guidance
 from msdm_engine.manifest import Sampling
@@ -46,7 +46,7 @@ class Generator:
     ) -> None:
         self.engine, self.folder, self.say = engine, folder, say
         self.sampling = sampling or engine.bundle.manifest.sampling
-        self.guidance = guidance
+        self.guidance = engine.bundle.manifest.guidance if guidance is None else guidance
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -55,7 +55,7 @@ class Generator:
             "bundle": self.engine.bundle.sha256,
             "backend": self.engine.backend.identity,
             "sampling": asdict(self.sampling),
-            "guidance": None if self.guidance is None else asdict(self.guidance),
+            "guidance": self.guidance.to_json(),
         }
 
     def set_of(
@@ -108,7 +108,8 @@ class Generator:
             yield kept
 
     def _sample(self, requests: Sequence[PairRequest]) -> Iterable[Pair]:
-        return self.engine.sample(requests, self.sampling, self.guidance or NO_GUIDANCE)
+        # Unfiltered: what the critic thinks of a pair must not decide whether it is measured.
+        return self.engine.sample(requests, self.sampling, self.guidance, critic=False)
 
     def _parts(self, name: str) -> Path:
         return self.folder / f".{name}.parts"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 from msdm_engine.contact_sheet import ContactSheet
 from msdm_engine.errors import OutputError
 from msdm_engine.output import NOTICE as SYNTHETIC
-from msdm_engine.png import png_bytes
+from msdm_engine.png import png_bytes, write_atomically
 from msdm_train.compare import NOTICE as REAL_TILES
 from msdm_train.evaluation.context import Context
 from msdm_train.evaluation.generate import evenly
@@ -60,10 +59,10 @@ def write_report(context: Context, report: Mapping[str, Any]) -> None:
     about = {"Comment": SYNTHETIC, "Bundle": f"{bundle['name']} sha256:{bundle['sha256']}"}
     about["Data licence"] = report["data"]["licence"]
     sheet = png_bytes(contact_sheet(context.generated[: len(context.real)]), about)
-    _write(context.out / "contact_sheet.png", sheet)
-    _write(context.out / "report.html", page(report, views_of(report), context.out, sheet).encode())
+    write_atomically(context.out / "contact_sheet.png", sheet)
+    write_atomically(context.out / "report.html", page(report, views_of(report), context.out, sheet).encode())
     beside = png_bytes(real_and_generated(context), {"Comment": REAL_TILES})
-    _write(local_folder(context.out) / "real_and_generated.png", beside)
+    write_atomically(local_folder(context.out) / "real_and_generated.png", beside)
 
 
 def contact_sheet(samples: Sequence[Sample]) -> np.ndarray:
@@ -112,12 +111,3 @@ def summary(report: Mapping[str, Any]) -> str:
     return "\n".join(
         lines + (weakest if len(weakest) <= room else [*weakest[: room - 1], f"and {len(weakest) - room + 1} more"])
     )
-
-
-def _write(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error

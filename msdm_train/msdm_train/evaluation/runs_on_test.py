@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from msdm_engine.errors import InputError, OutputError, RequestError
+from msdm_engine.png import write_atomically
 from msdm_train.evaluation.sections import plain, write_json
 
 #: In the report folder: the logged run that it belongs to.
@@ -63,14 +63,12 @@ def log_test_run(log: Path, *, date: str, name: str, bundle_sha256: str, data: s
     """
     cells = (date, name, f"`{bundle_sha256}`", data, str(side_px), again.strip())
     line = "| " + " | ".join(" ".join(cell.split()).replace("|", "/") for cell in cells) + " |\n"
-    temporary = log.with_name(f".{log.name}.tmp")
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
         before = log.read_text(encoding="utf-8") if log.exists() else HEADER
-        temporary.write_text(before + line, encoding="utf-8")
-        os.replace(temporary, log)
     except (OSError, UnicodeDecodeError) as error:
         raise OutputError(f"test log {log} cannot be written: {error}") from error
+    write_atomically(log, (before + line).encode())
 
 
 def mark_logged(out: Path, identity: Mapping[str, Any]) -> None:

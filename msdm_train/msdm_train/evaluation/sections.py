@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from msdm_engine.errors import InputError, OutputError, RequestError
+from msdm_engine.png import write_atomically
 from msdm_train.evaluation.context import Context
 
 Run = Callable[[Context], dict[str, Any]]
@@ -35,15 +35,29 @@ class Section:
     run: Run
 
 
+def _fidelity(context: Context) -> dict[str, Any]:
+    from msdm_train.evaluation.fidelity import run
+
+    return run(context)
+
+
 def _control(context: Context) -> dict[str, Any]:
     from msdm_train.evaluation.control import run
 
     return run(context)
 
 
+def _usefulness(context: Context) -> dict[str, Any]:
+    from msdm_train.evaluation.usefulness.section import run
+
+    return run(context)
+
+
 #: In the order in which they run and are reported. A module is imported when its section runs.
 SECTIONS: dict[str, Section] = {
+    "fidelity": Section("Mask fidelity: does the picture show the mask", 1, _fidelity),
     "control": Section("Control: what was asked against what came", 1, _control),
+    "usefulness": Section("Usefulness: do synthetic columnar cells help a segmenter", 1, _usefulness),
 }
 
 
@@ -142,10 +156,8 @@ def write_json(path: Path, value: Any) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
+    write_atomically(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())

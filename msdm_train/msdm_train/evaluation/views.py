@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from msdm_train.evaluation.view_rows import ADAPTERS
+
 #: Deepest nesting that a table of numbers shows; deeper parts stay in report.json.
 MAX_DEPTH = 4
 MAX_TABLE_ROWS = 60
@@ -63,16 +65,18 @@ def section_view(name: str, title: str, section: Mapping[str, Any]) -> SectionVi
     if section["status"] != "done":
         return SectionView(name, title, section["seconds"], refused=(("", section["reason"]),))
     result = section["result"]
-    shown = {"rows", "plots", "refused", "rule", "notes"}
+    rows = ADAPTERS[name](result) if name in ADAPTERS and "rows" not in result else result.get("rows", ())
+    protocol = result.get("protocol")
+    shown = {"rows", "plots", "refused", "rule", "notes"} | ({"protocol"} if isinstance(protocol, str) else set())
     return SectionView(
         name,
         title,
         section["seconds"],
-        rows=tuple(_row(row) for row in result.get("rows", ())),
+        rows=tuple(_row(row) for row in rows),
         tables=tuple(_tables({key: value for key, value in result.items() if key not in shown})),
-        plots=tuple((plot["path"], plot.get("caption", "")) for plot in result.get("plots", ())),
+        plots=tuple((p, "") if isinstance(p, str) else (p["path"], p["caption"]) for p in result.get("plots", ())),
         refused=tuple((part["name"], part["reason"]) for part in result.get("refused", ())),
-        notes=tuple(result.get("notes", ())),
+        notes=(*((protocol,) if isinstance(protocol, str) else ()), *result.get("notes", ())),
     )
 
 

@@ -11,8 +11,10 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from msdm_engine.errors import InputError, NumericsError, RequestError
+from msdm_train.cli import main
 from msdm_train.data.reader import Field
 from msdm_train.evaluation.context import Context, Embed, Segment
 from msdm_train.evaluation.evaluate import evaluate
@@ -198,3 +200,17 @@ def test_illegal_evaluations(
     for change in ({"split": "train"}, {"side_px": 8}, {"seeds": 0}):
         with pytest.raises(RequestError):
             replace(settings, **change)
+
+
+def test_the_command(settings: EvaluationSettings, embed: Embed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("msdm_train.evaluation.encoder.open_encoder", lambda name: embed)
+    monkeypatch.setattr("msdm_train.evaluation.evaluate.SECTIONS", {"one": counting({"rows": []})[0]})
+    command = ["evaluate", "--bundle", str(settings.bundle), "--data", str(settings.data), "--out", str(settings.out)]
+    command += ["--size", "32", "--quick", "--summary"]
+    done = CliRunner().invoke(main, command, catch_exceptions=False)
+    assert done.exit_code == 0
+    assert "8 windows of 2 fields, 8 pairs of 32 px" in done.output
+    assert (settings.out / "report.html").is_file()
+    refused = CliRunner().invoke(main, [*command, "--split", "test"])
+    assert refused.exit_code == RequestError.exit_code
+    assert "--test-log docs/test-runs.md" in refused.output
