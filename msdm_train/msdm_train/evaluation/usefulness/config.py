@@ -106,7 +106,8 @@ def generator_config(model: str, *, steps: int | None = None, pairs: int = 96) -
     steps = planned if steps is None else steps
     if steps is None:
         raise RequestError(f"no number of steps is planned for the generator '{model}'", hint="give --generator-steps")
-    return GeneratorConfig(model, FitConfig(steps, batch, learning_rate=rate, save_every=200), pairs)
+    fit = FitConfig(steps, batch, learning_rate=rate, save_every=200, mixed_precision="bf16")
+    return GeneratorConfig(model, fit, pairs)
 
 
 def key_of(*facts: object) -> str:
