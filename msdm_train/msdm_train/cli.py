@@ -10,6 +10,7 @@ import click
 from msdm_engine.cli_errors import MsdmGroup
 from msdm_train.data.reader import SPLITS
 from msdm_train.evaluation.cli import evaluate, tune
+from msdm_train.evaluation.usefulness.cli import usefulness
 from msdm_train.segmentation.cli import segment
 
 FOLDER = click.Path(path_type=Path)
@@ -45,7 +46,7 @@ def prepare(
 @main.command()
 @click.argument("pack", type=FOLDER)
 @click.option("--out", type=FOLDER, required=True, help="folder of the run; an interrupted run resumes here")
-@click.option("--model", help="preset: tiny, small, base, large [default: that of the checkpoint, else small]")
+@click.option("--model", help="preset: tiny, mini, small, base, large [default: that of the checkpoint, else small]")
 @click.option("--init", type=FOLDER, help="checkpoint or bundle to start from")
 @click.option("--steps", type=int, required=True)
 @click.option("--batch", type=int, default=16, show_default=True, help="crops a step and process")
@@ -73,6 +74,19 @@ def fit(
     from msdm_train.training.fit import fit as run_fit
 
     click.echo(f"checkpoint: {run_fit(pack, out, config, model=model, init=init)}")
+
+
+@main.command()
+@click.argument("source", type=FOLDER)
+@click.option("--data", "pack", type=FOLDER, required=True, help="packed data set")
+@click.option("--out", type=FOLDER, required=True, help="checkpoint folder to write")
+def rebase(source: Path, pack: Path, out: Path) -> None:
+    """Move the weights of a checkpoint or bundle to the colour axes of a data set, to go on training from there."""
+    from msdm_train.data.pack import Pack
+    from msdm_train.training.rebase import rebase as run_rebase
+
+    model = run_rebase(source, Pack(pack), out)
+    click.echo(f"wrote {out}: spread along the colour axes {', '.join(f'{v:.3f}' for v in model.state_std[:3])}")
 
 
 @main.command()
@@ -125,6 +139,8 @@ def compare(
 main.add_command(evaluate)
 main.add_command(tune)
 main.add_command(segment)
+main.add_command(usefulness)
+
 
 if __name__ == "__main__":
     main()

@@ -11,6 +11,7 @@ from typing import Any
 
 from msdm_engine.errors import InputError
 from msdm_train.evaluation.rows import RULE
+from msdm_train.evaluation.statistics import EXPLORATORY_BELOW
 from msdm_train.evaluation.views import RowView, SectionView, Table
 
 #: The range bar of a row.
@@ -34,8 +35,8 @@ def page(report: Mapping[str, Any], views: Sequence[SectionView], out: Path, she
         f"<header><p class=kind>msdm evaluation</p><h1>{_e(title)}</h1>{_facts(report)}</header>",
         _overview(views),
         *(_section(view, out) for view in views),
-        "<section><h2>Generated pairs</h2><p>The first pairs in the order of their windows, unfiltered, each beside "
-        f"itself with the outlines of its mask.</p>{_image('image/png', sheet_png, 'generated pairs')}</section>",
+        "<section><h2>Generated pairs</h2><p>Evenly spaced picks in the order of their windows, unfiltered, beside them "
+        f"the outlines of their masks.</p>{_image('image/png', sheet_png, 'generated pairs')}</section>",
         f"<footer><p>All pictures on this page are generated. Data: {_e(data['name'])}, {_e(data['licence'])}. "
         f"{_e(data['source'])}</p></footer>",
     ]
@@ -49,12 +50,13 @@ def page(report: Mapping[str, Any], views: Sequence[SectionView], out: Path, she
 
 def _facts(report: Mapping[str, Any]) -> str:
     protocol, sampling = report["protocol"], report["protocol"]["generator"]["sampling"]
-    small = protocol["fields_too_small"]
+    small, few = protocol["fields_too_small"], len(protocol["fields"]) < EXPLORATORY_BELOW
     facts = {
         "bundle": f"{report['bundle']['name']}, {report['bundle']['sha256'][:16]}",
         "sampling": f"{sampling['solver']}, {sampling['steps']} steps",
         "real": f"{protocol['real_windows']} disjoint windows of {protocol['side_px']} px, "
         f"{len(protocol['fields'])} fields of {protocol['split']}"
+        + (", exploratory" if few else "")
         + (f"; {len(small)} fields are too small" if small else ""),
         "generated": f"{protocol['generated_pairs']} pairs under the conditions of these windows, unfiltered",
         "encoder": _identity(protocol["encoder"]),

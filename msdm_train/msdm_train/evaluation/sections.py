@@ -47,10 +47,17 @@ def _control(context: Context) -> dict[str, Any]:
     return run(context)
 
 
+def _usefulness(context: Context) -> dict[str, Any]:
+    from msdm_train.evaluation.usefulness.section import run
+
+    return run(context)
+
+
 #: In the order in which they run and are reported. A module is imported when its section runs.
 SECTIONS: dict[str, Section] = {
     "fidelity": Section("Mask fidelity: does the picture show the mask", 1, _fidelity),
     "control": Section("Control: what was asked against what came", 1, _control),
+    "usefulness": Section("Usefulness: does it help a segmenter", 1, _usefulness),
 }
 
 

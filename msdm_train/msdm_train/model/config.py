@@ -36,7 +36,10 @@ class ModelConfig:
         morphology_tokens: number of tokens that summarise the maps.
         text_tokens: T, the length that every text is padded to.
         n_classes: nucleus classes; 0 leaves class maps out.
-        state_mean, state_std: of each state channel in [-1, 1] over the training data.
+        state_mean: of each state channel in [-1, 1] over the training data.
+        colour_basis: 9 numbers, the rows of an orthonormal 3 x 3 matrix; each row is a direction of RGB along which
+            the data varies independently of the others. Empty: red, green and blue themselves.
+        state_std: spread of the data: three numbers along the rows of ``colour_basis``, then one for each map.
     """
 
     channels: tuple[int, ...] = (48, 96, 144, 192)
@@ -52,6 +55,7 @@ class ModelConfig:
     text_tokens: int = 48
     n_classes: int = 0
     text: TextConfig = field(default_factory=TextConfig)
+    colour_basis: tuple[float, ...] = ()
     state_mean: tuple[float, ...] = (0.0,) * 6
     state_std: tuple[float, ...] = (0.5,) * 6
 
@@ -97,6 +101,18 @@ PRESETS: dict[str, ModelConfig] = {
         head_channels=16,
         token_channels=32,
         embedding=32,
+        morphology_tokens=2,
+        text=TextConfig(vocabulary=1024, hidden=32, layers=1, heads=2, intermediate=64),
+    ),
+    # As narrow as noise can still be told from tissue at half resolution: 32 channels for 6 x 4 values.
+    "mini": ModelConfig(
+        channels=(32, 64, 96),
+        blocks=1,
+        map_channels=(16, 24, 24),
+        attention_levels=(2,),
+        heads=2,
+        token_channels=64,
+        embedding=96,
         morphology_tokens=2,
         text=TextConfig(vocabulary=1024, hidden=32, layers=1, heads=2, intermediate=64),
     ),
