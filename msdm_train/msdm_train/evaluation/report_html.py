@@ -35,8 +35,8 @@ def page(report: Mapping[str, Any], views: Sequence[SectionView], out: Path, she
         f"<header><p class=kind>msdm evaluation</p><h1>{_e(title)}</h1>{_facts(report)}</header>",
         _overview(views),
         *(_section(view, out) for view in views),
-        "<section><h2>Generated pairs</h2><p>Evenly spaced picks in the order of their windows, unfiltered, beside them "
-        f"the outlines of their masks.</p>{_image('image/png', sheet_png, 'generated pairs')}</section>",
+        "<section><h2>Generated pairs</h2><p>Evenly spaced picks in the order of their windows, unfiltered; beside "
+        f"them the outlines of their masks.</p>{_image('image/png', sheet_png, 'generated pairs')}</section>",
         f"<footer><p>All pictures on this page are generated. Data: {_e(data['name'])}, {_e(data['licence'])}. "
         f"{_e(data['source'])}</p></footer>",
     ]
