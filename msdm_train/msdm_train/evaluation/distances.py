@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import ot
-import scipy.linalg
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
@@ -99,10 +98,12 @@ def frechet(a: Points, b: Points) -> Distance:
         InputError: fewer than two points, or they differ in D.
     """
     _check(a, b, at_least=2)
-    covariances = [np.atleast_2d(np.cov(x, rowvar=False)) for x in (a, b)]
-    # Eigenvalues of the product are those of a positive semi-definite matrix: what is imaginary is rounding.
-    root = scipy.linalg.sqrtm(covariances[0] @ covariances[1]).real
-    squared = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(covariances[0] + covariances[1] - 2 * root)
+    c_a, c_b = (np.atleast_2d(np.cov(x, rowvar=False)) for x in (a, b))
+    # C_a C_b has the eigenvalues of R C_b R with R = C_a^(1/2), which is symmetric: stable where C is singular.
+    values, vectors = np.linalg.eigh(c_a)
+    root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+    shared = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ c_b @ root), 0)).sum()
+    squared = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(c_a) + np.trace(c_b) - 2 * shared
     n, d = min(len(a), len(b)), a.shape[1]
     warning = (
         f"{n} points leave a covariance of {d} dimensions singular; read it beside its floor only" if n <= d else ""

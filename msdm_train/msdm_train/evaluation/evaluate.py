@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -154,7 +155,8 @@ def context_of(
         return generator.set_of(name, real, [settings.seed], change)
 
     seeds = range(settings.seed, settings.seed + settings.seeds_used)
-    picked = train_picks(train, settings)
+    picks = train_picks(train, settings)
+    of_train = generator.set_of("generated-train", [train[i] for i in picks], [settings.seed]) if picks else []
     return Context(
         out=settings.out,
         pack=pack,
@@ -169,17 +171,17 @@ def context_of(
         embed=embed,
         evaluator=evaluator,
         say=say,
-        generated_train=tuple(generator.set_of("generated-train", picked, [settings.seed])) if picked else (),
+        generated_train=tuple(replace(sample, crop=picks[sample.crop]) for sample in of_train),
         usefulness=settings.usefulness,
     )
 
 
-def train_picks(train: list[Crop], settings: EvaluationSettings) -> list[Crop]:
-    """A seeded sample of the windows of train, in reading order."""
+def train_picks(train: list[Crop], settings: EvaluationSettings) -> list[int]:
+    """Numbers of a seeded sample of the windows of train, ascending."""
     if len(train) <= settings.train_windows:
-        return train
+        return list(range(len(train)))
     rng = np.random.default_rng(settings.seed)
-    return [train[i] for i in sorted(rng.choice(len(train), settings.train_windows, replace=False))]
+    return sorted(rng.choice(len(train), settings.train_windows, replace=False).tolist())
 
 
 def identity_of(settings: EvaluationSettings, generator: Generator, embed: Embed, evaluator: Segment) -> dict[str, Any]:

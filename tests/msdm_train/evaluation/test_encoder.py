@@ -127,11 +127,11 @@ def test_timm_models_are_asked_for_features_at_their_own_size(monkeypatch: pytes
 
     config = {"mean": (0, 0, 0), "std": (1, 1, 1), "input_size": (3, 4, 4)}
     data = SimpleNamespace(resolve_data_config=lambda args, model: config)
-    monkeypatch.setitem(sys.modules, "timm", SimpleNamespace(create_model=create_model, data=data))  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "timm", SimpleNamespace(create_model=create_model, data=data))
     encoder = open_encoder("timm:resnet18")
     np.testing.assert_allclose(encoder([np.full((8, 8, 3), 51, np.uint8)]), [[0.2, 0.2, 0.2]], rtol=1e-6)
     assert asked == [("resnet18", True, 0)] and encoder.identity["name"] == "timm:resnet18"
-    monkeypatch.setitem(sys.modules, "timm", None)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(BackendError, match="pip install timm"):
         open_encoder("timm:resnet18")
 
