@@ -1,8 +1,9 @@
 """Closeness to real pictures under matching conditions: distances of embeddings by group, and two-sample tests.
 
-Each number stands beside its floor, what real windows of other fields give at equal n. Generated pairs lend their
+Each number stands beside its floor, what real windows of other fields give at equal n. Generated pairs borrow their
 conditions from the very windows that they are compared with, so a ratio below one does not mean better than real: the
-pairs know the stain of that field, the floor's windows do not.
+pairs know the stain of that field, the floor's windows do not. The harder ratio is "in place of real": pairs against
+real windows of the same fields.
 """
 
 from __future__ import annotations
@@ -176,6 +177,7 @@ def run(context: Context) -> dict[str, Any]:
         sheet.refused.append({"name": f"group {group.name}", "reason": f"{reason}; {MIN_WINDOWS} of each are needed"})
     scores = parts.score_groups()
     ratio_rows(parts, scores, sheet)
+    replacement_rows(parts, sheet)
     measures = other_measures(parts, sheet)
     sheet.attempt("two-sample test", lambda: two_sample_rows(parts, sheet))
     return {
@@ -207,6 +209,26 @@ def ratio_rows(parts: Closeness, scores: list[GroupScore], sheet: ScoreSheet) ->
 
         sheet.statistic(
             f"distance over floor, {name}", ratio, parts.fields(real), protocol,
+            floor=1.0, ceiling=ceiling if np.isfinite(ceiling) else None, want="low",
+        )  # fmt: skip
+
+
+def replacement_rows(parts: Closeness, sheet: ScoreSheet) -> None:
+    """Generated pairs in place of half of the real windows, by group and pooled."""
+    protocol = (
+        "2-Wasserstein distance of the generated pairs of one random half of each group's windows to the real windows "
+        "of the other half, over that of the real windows of the first half, equal n, mean of draws; floor: pairs "
+        "drawn as real windows of the same fields are; ceiling: train windows of the same groups in place of the pairs"
+    )
+    groups = [(np.intersect1d(parts.partners.real, group.real), group.name) for group in parts.groups]
+    for real, name in [(parts.partners.real, "all groups"), *groups]:
+
+        def ratio(picked: Indices, real: Indices = real) -> float:
+            return parts.partners.replacement(parts.clouds, real[picked], parts.effort.inner_draws, sheet.seed)[0]
+
+        ceiling = parts.partners.replacement(parts.clouds, real, parts.effort.draws, sheet.seed)[1]
+        sheet.statistic(
+            f"in place of real, {name}", ratio, parts.fields(real), protocol,
             floor=1.0, ceiling=ceiling if np.isfinite(ceiling) else None, want="low",
         )  # fmt: skip
 

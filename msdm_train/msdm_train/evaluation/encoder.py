@@ -79,7 +79,7 @@ class Lite0(torch.nn.Module):
     Endpoints are the outputs of the stages at strides 4, 8 and 16, of 24, 40 and 80 channels. They were chosen on 252
     real windows of 128 px of the train and val fields of the reference data, against other endpoints and their
     concatenations. The nearest neighbour from another field has the same stain in 94, the same nuclear size in 88 and
-    the same architecture in 61 of 100 windows, as with any later endpoint or better (head: 84, 82, 58). Degrading one
+    the same architecture in 61 of 100 windows, within 4 of the best endpoint in each (head: 84, 82, 58). Degrading one
     side raised the Wasserstein distance of real lilac and white windows to field-disjoint ones by the factors
 
     ====================  ============  ============

@@ -64,3 +64,36 @@ class Partners:
             near += wasserstein2(clouds.real[i], clouds.made[made]).value
             floor += wasserstein2(clouds.real[i], clouds.train[train]).value
         return near / floor if floor > 0 else np.nan
+
+    def replacement(self, clouds: Clouds, picked: Indices, draws: int, seed: int) -> tuple[float, float]:
+        """How much farther half of the windows gets from the other half when something takes its place.
+
+        Each group's windows are halved at random, A and B. The distance of A's generated pairs to the real windows B,
+        over that of the real windows A to B: fields and conditions are the same on both sides of the ratio, windows
+        are disjoint, so it is 1 for pairs that are drawn as real windows are.
+
+        Returns:
+            the ratio for generated pairs, and for train windows of the group in place of A: what other real fields
+            give. Both nan where no group has two windows.
+        """
+        rng = np.random.default_rng(seed)
+        sums = np.zeros(3)
+        for _ in range(draws):
+            i, made, train = self.draw(picked, rng)
+            first, second = self._halves(i, rng)
+            if not len(first) or not len(second):
+                return np.nan, np.nan
+            for k, cloud in enumerate((clouds.real[i], clouds.made[made], clouds.train[train])):
+                sums[k] += wasserstein2(cloud[first], clouds.real[i[second]]).value
+        return (float(sums[1] / sums[0]), float(sums[2] / sums[0])) if sums[0] > 0 else (np.nan, np.nan)
+
+    def _halves(self, real: Indices, rng: np.random.Generator) -> tuple[Indices, Indices]:
+        """Positions of two random halves of the windows of each group, equally many; copies stay together."""
+        halves: tuple[list[int], list[int]] = ([], [])
+        for group in self.groups:
+            mine = rng.permutation(np.intersect1d(real, group.real))
+            for half, number in zip(
+                halves, (mine[: len(mine) // 2], mine[len(mine) // 2 : len(mine) // 2 * 2]), strict=True
+            ):
+                half += np.flatnonzero(np.isin(real, number)).tolist()
+        return np.array(halves[0], np.int64), np.array(halves[1], np.int64)

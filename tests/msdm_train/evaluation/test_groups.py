@@ -81,3 +81,18 @@ def test_the_ratio_is_one_where_pairs_are_as_far_as_train() -> None:
     partners = Partners(pairs, groups_of(real, pairs, train))
     assert partners.ratio(clouds, partners.real, 3, 0) == pytest.approx(2)
     assert np.isnan(partners.ratio(clouds, partners.real[:1], 3, 0))
+
+
+def test_pairs_that_are_the_real_windows_take_their_place() -> None:
+    real = [crop(f"v{i // 4}", "pink") for i in range(8)]
+    train = [crop(f"t{i}", "pink") for i in range(8)]
+    pairs = made(real)
+    partners = Partners(pairs, groups_of(real, pairs, train))
+    cloud = np.random.default_rng(0).normal(size=(8, 2))
+    ours, others = partners.replacement(Clouds(cloud, cloud, cloud + 50), partners.real, 5, 0)
+    assert ours == pytest.approx(1)  # what stands in A's place is A itself
+    assert others > 10  # 70 away, where the windows lie about 2 apart
+    # Halves hold different windows, and a window that was drawn twice twice.
+    first, second = partners._halves(np.array([0, 0, 1, 1, 5, 5]), np.random.default_rng(0))
+    assert len(first) == len(second) == 2
+    assert np.isnan(partners.replacement(Clouds(cloud, cloud, cloud), partners.real[:1], 5, 0)[0])

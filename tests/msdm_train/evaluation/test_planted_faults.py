@@ -112,6 +112,7 @@ def test_a_faultless_generator_is_as_close_as_other_real_fields(faultless: Conte
     result = closeness.run(faultless)
     # Both clouds are 36 draws of one distribution each: their distances to the real ones differ by chance only.
     assert value_of(result, RATIO) == pytest.approx(1, abs=0.25)
+    assert value_of(result, "in place of real, all groups") == pytest.approx(1, abs=0.25)
     # 72 fair guesses have a standard deviation of 0.06; three of them.
     assert abs(value_of(result, BY_EMBEDDING) - 0.5) < 0.18 and abs(value_of(result, BY_PIXELS) - 0.5) < 0.18
     assert value_of(result, "coverage") > 0.8
