@@ -45,10 +45,17 @@ def test_windows_of_a_pack_come_from_the_named_fields(opened_pack: Pack) -> None
 
 def test_folder_and_samples(tmp_path: Path) -> None:
     folder = Folder(write_set(tmp_path / "set"))
-    assert folder.smallest_px == 40 and folder.identity == {"folder": "set", "pictures": 2}
+    assert folder.smallest_px == 40 and (folder.identity["folder"], folder.identity["pictures"]) == ("set", 2)
     assert {int(folder.window(np.random.default_rng(i), 32)[0][0, 0, 0]) for i in range(20)} == {10, 11}
     image, instances = Samples([sample(3)], "made").window(rng(), 99)
     assert image.shape == (40, 40, 3) and instances.shape == (40, 40)  # no larger than the picture
+
+
+def test_other_pixels_are_another_source(tmp_path: Path) -> None:
+    assert Samples([sample(1)], "a").identity != Samples([sample(2)], "a").identity
+    before = Folder(write_set(tmp_path / "set")).identity
+    (tmp_path / "set" / "images" / "000000.png").write_bytes(png_bytes(sample(99).image))
+    assert Folder(tmp_path / "set").identity != before
 
 
 def test_a_mixture_keeps_its_shares() -> None:
@@ -117,5 +124,6 @@ def test_refuses_folders_without_pairs(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has no mask"):
         Folder(folder)
     (folder / "masks" / "000001.png").write_bytes(png_bytes(sample(0, 48).instances))
+    changed = Folder(folder)
     with pytest.raises(InputError, match="equal sizes"):
-        Folder(folder)
+        [changed.window(np.random.default_rng(i), 32) for i in range(20)]
