@@ -50,7 +50,7 @@ def cost(engine: Engine, size_px: int, repeats: int) -> dict[str, Any]:
     wanted = requests(engine.bundle, size_px, batch)
     scored, plain = list(engine.sample(wanted)), list(engine.sample(wanted, critic=False))
     dice = check(scored, plain)
-    maps = [pair.critic_maps for pair in scored if pair.critic_maps is not None]
+    maps = [pair.seen.maps for pair in scored if pair.seen is not None]
     image = image_from_pictures(np.stack([pair.image for pair in scored]))
     functions = {
         "sample, no critic": lambda: list(engine.sample(wanted, critic=False)),

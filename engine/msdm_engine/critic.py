@@ -7,6 +7,7 @@ The critic is a segmenter that was trained on real tiles only and is shown nothi
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -81,3 +82,23 @@ def agreement_of(maps: np.ndarray, instances: np.ndarray) -> Agreement:
     """
     seen = instances_from_maps(maps)
     return Agreement(float(dice(instances, seen).value), float(aggregated_jaccard(instances, seen).value))
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What the critic sees in the image of a pair.
+
+    Args:
+        maps: [3, H, W] float32: foreground, horizontal, vertical.
+        instances: [H, W] instance map of the pair.
+    """
+
+    maps: np.ndarray
+    instances: np.ndarray
+
+    @cached_property
+    def agreement(self) -> Agreement:
+        """Of both. Computed once, by the first who asks, as decoding takes tens of milliseconds: a thread that encodes
+        the pair, or :mod:`msdm_engine.redraw` where it decides.
+        """
+        return agreement_of(self.maps, self.instances)

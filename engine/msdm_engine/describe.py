@@ -16,6 +16,8 @@ from msdm_engine.redraw import check_critic_is_asked
 from msdm_engine.request import SetRequest
 
 MAX_ELEMENTS = 2**50
+#: Characters of one thing that a bundle says of its critic.
+MAX_TOLD = 80
 
 
 def describe(request: SetRequest, bundle: Path | None, batch: int | None, *, critic: bool = True) -> str:
@@ -55,11 +57,12 @@ def describe(request: SetRequest, bundle: Path | None, batch: int | None, *, cri
 
 
 def critic_text(critic: dict[str, Any] | None) -> str:
-    """What a bundle says of its critic, on one line."""
+    """What a bundle says of its critic, on one line: short texts that steer no terminal, as bundles are untrusted."""
     if critic is None:
         return "critic none: pairs are not scored (msdm-export critic adds one)"
     texts = {name: " ".join(map(str, value)) if isinstance(value, list) else value for name, value in critic.items()}
-    return f"critic {', '.join(f'{name} {text}' for name, text in texts.items() if not isinstance(text, dict))}"
+    told = (f"{name} {text}"[:MAX_TOLD] for name, text in texts.items() if not isinstance(text, dict))
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in f"critic {', '.join(told)}")
 
 
 def runs_per_pair(group: ComposedGroup) -> int:

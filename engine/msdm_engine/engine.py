@@ -32,7 +32,7 @@ from msdm_engine.contract import (
     MAP_CHANNELS,
     TEXT_ENCODER,
 )
-from msdm_engine.critic import image_from_pictures
+from msdm_engine.critic import Seen, image_from_pictures
 from msdm_engine.errors import BackendError, NumericsError, RequestError
 from msdm_engine.guidance import WITHOUT, Guidance
 from msdm_engine.manifest import Sampling
@@ -202,7 +202,7 @@ class Engine:
         _check_shape(CRITIC, out, (batch, len(MAP_CHANNELS), *padding.shape))
         _check_finite(CRITIC, out.values(), [pair.request for pair in pairs], "after the last step")
         seen = out[maps][:, :, : padding.height, : padding.width]
-        return [replace(pair, critic_maps=one) for pair, one in zip(pairs, seen, strict=False)]
+        return [replace(pair, seen=Seen(one, pair.instances)) for pair, one in zip(pairs, seen, strict=False)]
 
     def _contexts(
         self, requests: Sequence[PairRequest], padding: Padding, branches: Sequence[str]

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 
 from msdm_engine.conditions.colour import Colour
 from msdm_engine.conditions.metadata import Metadata
-from msdm_engine.critic import Agreement, agreement_of
+from msdm_engine.critic import Agreement, Seen
 from msdm_engine.errors import RequestError
 from msdm_engine.noise import MAX_ATTEMPTS
 
@@ -84,7 +83,7 @@ class Pair:
     Args:
         image: [H, W, 3] uint8 RGB.
         instances: [H, W] uint16 instance map: the one asked for, or decoded where the model invented it.
-        critic_maps: [3, H, W] float32, what the bundle's critic sees in the image; None: it was not asked.
+        seen: what the bundle's critic sees in the image; None: it was not asked.
         draws: how often the pair was drawn; see :mod:`msdm_engine.redraw`.
         accepted: whether it reached the agreement asked for; None: none was asked for.
     """
@@ -92,15 +91,11 @@ class Pair:
     request: PairRequest
     image: np.ndarray
     instances: np.ndarray
-    critic_maps: np.ndarray | None = None
+    seen: Seen | None = None
     draws: int = 1
     accepted: bool | None = None
 
-    @cached_property
+    @property
     def agreement(self) -> Agreement | None:
-        """How far the critic finds this mask in this image; None without a critic.
-
-        Computed by the first who asks, as decoding takes tens of milliseconds: a thread that encodes, or
-        :mod:`msdm_engine.redraw` where it decides.
-        """
-        return None if self.critic_maps is None else agreement_of(self.critic_maps, self.instances)
+        """How far the critic finds this mask in this image; None without a critic. See :attr:`Seen.agreement`."""
+        return None if self.seen is None else self.seen.agreement

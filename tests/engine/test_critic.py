@@ -16,6 +16,7 @@ from msdm_engine.cli import main
 from msdm_engine.conditions.maps import maps_from_instances
 from msdm_engine.contract import CRITIC
 from msdm_engine.critic import Agreement, agreement_of, image_from_pictures
+from msdm_engine.describe import critic_text
 from msdm_engine.errors import BackendError, BundleError, InputError, NumericsError
 
 #: The critic of the fake backend finds what is dark in red: 100 is, 170 is not.
@@ -86,8 +87,8 @@ def test_each_pair_is_scored_against_its_own_mask(critic_engine: Engine) -> None
 
 def test_an_invented_layout_is_scored_against_its_decoded_mask(critic_engine: Engine) -> None:
     (pair,) = critic_engine.sample([PairRequest(0, 1, 64, 64)])
-    assert pair.critic_maps is not None
-    assert pair.agreement == agreement_of(pair.critic_maps, pair.instances)
+    assert pair.seen is not None
+    assert pair.agreement == agreement_of(pair.seen.maps, pair.instances)
     assert 0 < pair.agreement.dice < 1  # noise, of which the image knows nothing of the maps
 
 
@@ -101,7 +102,7 @@ def test_it_sees_full_batches_of_the_finished_picture_grown_by_reflection(
     assert np.array_equal(first[:, :, 50:], first[:, :, 36:50][:, :, ::-1])  # row 50 + k shows row 49 - k
     assert np.array_equal(first[:, :, :, 70:], first[:, :, :, 60:70][:, :, :, ::-1])
     assert np.array_equal(second[0], second[1])  # the short one filled with its last
-    assert all(pair.critic_maps is not None and pair.critic_maps.shape == (3, 50, 70) for pair in pairs)
+    assert all(pair.seen is not None and pair.seen.maps.shape == (3, 50, 70) for pair in pairs)
     assert [pair.agreement for pair in pairs] == [Agreement(1.0, 1.0)] * 3
 
 
@@ -110,7 +111,7 @@ def test_it_has_a_stride_of_its_own(critic_folder: Path, fake_backend: Any, edit
     with Engine(Bundle.open(folder), fake_backend) as engine:
         (pair,) = engine.sample([asked(square(8, 8, height=80, width=64))])  # a multiple of the bundle's 16
     assert [image.shape for image in calls(fake_backend)] == [(2, 3, 96, 64)]
-    assert pair.critic_maps is not None and pair.critic_maps.shape == (3, 80, 64)
+    assert pair.seen is not None and pair.seen.maps.shape == (3, 80, 64)
 
 
 def test_off_it_costs_nothing_and_changes_no_pixel(critic_engine: Engine, fake_backend: Any) -> None:
@@ -126,7 +127,7 @@ def test_off_it_costs_nothing_and_changes_no_pixel(critic_engine: Engine, fake_b
 
 def test_a_bundle_without_critic_scores_nothing(fake_engine: Engine) -> None:
     (pair,) = fake_engine.sample([asked(square(8, 8))])
-    assert pair.critic_maps is None and pair.agreement is None
+    assert pair.seen is None and pair.agreement is None
 
 
 @pytest.mark.parametrize(
@@ -196,6 +197,10 @@ def test_show_names_it(critic_folder: Path) -> None:
     done = CliRunner().invoke(main, ["show", "--bundle", str(critic_folder)])
     assert "critic stride 16, architecture threshold, folds train, parameters 0" in done.stdout
     assert "graph  critic" in done.stdout
+
+
+def test_what_is_shown_of_it_is_short_and_printable() -> None:
+    assert critic_text({"a": "\x1b[2J", "b": "x" * 200, "c": {"left": "out"}}) == f"critic a \\x1b[2J, b {'x' * 78}"
 
 
 def test_show_says_that_there_is_none(bundle_folder: Path) -> None:

@@ -18,7 +18,7 @@ from msdm_engine import Engine, Pair, PairRequest
 from msdm_engine.cli import main
 from msdm_engine.compose import compose
 from msdm_engine.contract import CRITIC, DENOISER
-from msdm_engine.critic import Acceptance
+from msdm_engine.critic import Acceptance, Agreement, agreement_of
 from msdm_engine.describe import describe
 from msdm_engine.errors import OutputError, RequestError
 from msdm_engine.gallery import write_gallery
@@ -134,6 +134,19 @@ def test_a_critic_that_rejects_everything_is_asked_a_bounded_number_of_times(
     # Of draws that are equally bad the first is kept, which is the pair as it was without all this.
     assert [(p.request.attempt, p.draws, p.accepted) for p in found] == [(0, 4, False)] * 7
     assert batches(fake_backend, CRITIC) == 4 * 4  # seven pairs fill four batches of two
+
+
+def test_a_draw_is_decoded_once(critic_engine: Engine, fake_backend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[int] = []
+
+    def count(maps: np.ndarray, instances: np.ndarray) -> Agreement:
+        decoded.append(1)
+        return agreement_of(maps, instances)
+
+    monkeypatch.setattr("msdm_engine.critic.agreement_of", count)
+    found = list(sample_accepted(critic_engine, REQUESTS, MIDDLE))
+    assert all(pair.agreement for pair in found)
+    assert len(decoded) == sum(pair.draws for pair in found)
 
 
 def test_no_redraws_only_mark(critic_engine: Engine, fake_backend: Any) -> None:
