@@ -138,8 +138,8 @@ def compare(
 
 main.add_command(evaluate)
 main.add_command(tune)
-main.add_command(segment)
 main.add_command(usefulness)
+main.add_command(segment)
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ SECTIONS: dict[str, Section] = {
     "closeness": Section("Closeness to real, under matching conditions", 1, _closeness),
     "memorisation": Section("Memorisation: is it a train picture", 1, _memorisation),
     "control": Section("Control: what was asked against what came", 1, _control),
-    "usefulness": Section("Usefulness: does it help a segmenter", 1, _usefulness),
+    "usefulness": Section("Usefulness: do synthetic columnar cells help a segmenter", 1, _usefulness),
 }
 
 

@@ -15,7 +15,9 @@ FOLDER = click.Path(path_type=Path)
 @click.option(
     "--report", "only_report", is_flag=True, help="train nothing; aggregate what --out holds, finished or not"
 )
-@click.option("--generator", default="mini", show_default=True, help="preset of the generators; small takes a day")
+@click.option(
+    "--generator", default="mini", show_default=True, help="preset of the generators; small takes hours for each"
+)
 @click.option("--generator-steps", type=int, help="[default: 2400 for mini, 8000 for small]")
 @click.option("--pairs", type=int, default=96, show_default=True, help="in each synthetic set")
 @click.option("--folds", type=int, default=4, show_default=True)

@@ -38,7 +38,7 @@ def draw_forest(figure: Figure, report: dict[str, Any]) -> None:
 def _panel(ax: Axes, rows: list[dict[str, Any]], comparisons: list[tuple[str, str]]) -> None:
     ax.axvline(0, color="black", linewidth=0.8)
     ax.set_yticks(range(len(comparisons)), [f"{arm} - {base}" for arm, base in comparisons])
-    ax.set_ylim(len(comparisons) - 0.5, -0.5)
+    ax.set_ylim(max(len(comparisons), 1) - 0.5, -0.5)
     for row in rows:
         y = comparisons.index((row["arm"], row["base"])) + OFFSET * (METRICS.index(row["metric"]) - 1)
         colour = COLOURS[row["metric"]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -95,7 +96,7 @@ def _write_experiment(
     record = {
         "text": protocol_in_words(protocol),
         "settings": protocol.to_json(),
-        "data": {"name": info.name, "licence": info.licence, "source": info.source},
+        "data": {"name": info.name, "licence": info.licence, "source": info.source, "sha256": _sha256(pack.path)},
         "cells": [{"cell": cell.name, "train": list(cell.train), "held_out": list(cell.held_out)} for cell in cells],
         "parts": parts,
     }
@@ -113,6 +114,11 @@ def _write_experiment(
             )
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_experiment(out: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from msdm_engine.errors import InputError, RequestError
 from msdm_engine.layouts import registry
 from msdm_train.cli import main
-from msdm_train.data.pack import Pack
+from msdm_train.data.pack import Pack, write_pack
 from msdm_train.evaluation.context import Context
 from msdm_train.evaluation.usefulness import run as run_module
 from msdm_train.evaluation.usefulness import section
@@ -25,6 +25,7 @@ from msdm_train.evaluation.usefulness.folds import cells_of
 from msdm_train.evaluation.usefulness.parts import parts_of
 from msdm_train.evaluation.usefulness.report import report_lines, write_report
 from msdm_train.evaluation.usefulness.run import Limits, run_experiment
+from msdm_train.evaluation.usefulness.subpack import SubReader
 from msdm_train.evaluation.usefulness.synthetic import prepare_cell
 from msdm_train.training.checkpoint import read_info
 
@@ -180,6 +181,16 @@ def test_minutes_bound_a_call(drawn_pack: Path, quick_protocol: MakeProtocol, tm
 def test_other_settings_are_refused(finished: Path, drawn_pack: Path, quick_protocol: MakeProtocol) -> None:
     with pytest.raises(RequestError, match="other settings: segmenter"):
         run_experiment(drawn_pack, finished, quick_protocol(segmenter_steps=3), Limits(), silent)
+
+
+def test_other_data_is_refused(finished: Path, drawn_pack: Path, quick_protocol: MakeProtocol, tmp_path: Path) -> None:
+    """Equal names of fields are not equal fields."""
+    pack = Pack(drawn_pack)
+    other = tmp_path / "other.safetensors"
+    reader = SubReader(pack, [field.id for split in ("train", "val") for field in pack.split(split)])
+    write_pack(reader, other)
+    with pytest.raises(RequestError, match="other settings: data"):
+        run_experiment(other, finished, quick_protocol(), Limits(), silent)
 
 
 def test_limits_are_positive() -> None:
