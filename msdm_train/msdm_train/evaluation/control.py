@@ -172,7 +172,7 @@ def score_given_masks(sets: Sets, sheet: ScoreSheet) -> None:
         sheet.mean(
             f"nuclei asked and found, {measure.name}", relative_errors(sets.asked_shapes, in_made, measure),
             sets.fields,
-            f"|found - asked| / asked of {measure.name if measure.name == 'count' else 'the median ' + measure.name} "
+            f"|found - asked| / asked of the {measure.name if measure.name == 'count' else f'median {measure.name}'} "
             "of a picture, found by the evaluator; floor: the evaluator on the real window itself; "
             "ceiling: against the mask of another window",
             floor=relative_errors(sets.asked_shapes, in_real, measure),

@@ -101,18 +101,16 @@ def between_fields(shapes: Sequence[Shape], fields: Sequence[str], measure: Meas
     names = sorted(set(fields))
     if len(names) < 2:
         return float("nan")
-    return float(
-        np.nanmean(
-            [
-                distance_of(
-                    [s for s, f in zip(shapes, fields, strict=True) if f == name],
-                    [s for s, f in zip(shapes, fields, strict=True) if f != name],
-                    measure,
-                )
-                for name in names
-            ]
+    distances = [
+        distance_of(
+            [s for s, f in zip(shapes, fields, strict=True) if f == name],
+            [s for s, f in zip(shapes, fields, strict=True) if f != name],
+            measure,
         )
-    )
+        for name in names
+    ]
+    finite = [distance for distance in distances if np.isfinite(distance)]
+    return float(np.mean(finite)) if finite else float("nan")
 
 
 def share_of_way(

@@ -44,7 +44,7 @@ def plot_examples(out: Path, sets: Sequence[tuple[str, Sequence[Sample]]]) -> di
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        axes.imshow(grid)
+        axes.imshow(grid, interpolation="nearest")
         axes.grid(False)
         axes.set_yticks([])
         axes.spines[:].set_visible(False)

@@ -18,7 +18,7 @@ from msdm_train.evaluation.generate import evenly
 from msdm_train.evaluation.report_html import page
 from msdm_train.evaluation.samples import Sample
 from msdm_train.evaluation.sections import SECTIONS
-from msdm_train.evaluation.views import SectionView, section_view
+from msdm_train.evaluation.views import SectionView, section_view, shown
 
 SHEET_PAIRS, SHEET_COLUMNS, SHEET_PX = 24, 4, 128
 LOCAL_WINDOWS = 24
@@ -105,7 +105,7 @@ def summary(report: Mapping[str, Any]) -> str:
         told = f"refused: {view.refused[0][1].splitlines()[0]}" if whole else f"{len(view.rows)} scores, {weak} weak"
         lines.append(f"{view.name:13s} {view.seconds:6.0f} s  {told}")
     weakest = [
-        f"weak: {row.name}: {row.value:.3g} {row.unit}".rstrip() for view in views for row in view.rows if row.weak
+        f"weak: {row.name}: {shown(row.value)} {row.unit}".rstrip() for view in views for row in view.rows if row.weak
     ]
     room = 12 - len(lines)
     return "\n".join(

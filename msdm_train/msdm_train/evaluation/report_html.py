@@ -11,7 +11,8 @@ from typing import Any
 
 from msdm_engine.errors import InputError
 from msdm_train.evaluation.rows import RULE
-from msdm_train.evaluation.views import RowView, SectionView, Table
+from msdm_train.evaluation.statistics import EXPLORATORY_BELOW
+from msdm_train.evaluation.views import RowView, SectionView, Table, shown
 
 #: The range bar of a row.
 BAR_PX, BAR_HEIGHT_PX, BAR_MARGIN_PX = 170, 22, 8
@@ -34,8 +35,8 @@ def page(report: Mapping[str, Any], views: Sequence[SectionView], out: Path, she
         f"<header><p class=kind>msdm evaluation</p><h1>{_e(title)}</h1>{_facts(report)}</header>",
         _overview(views),
         *(_section(view, out) for view in views),
-        "<section><h2>Generated pairs</h2><p>The first pairs in the order of their windows, unfiltered, each beside "
-        f"itself with the outlines of its mask.</p>{_image('image/png', sheet_png, 'generated pairs')}</section>",
+        "<section><h2>Generated pairs</h2><p>Evenly spaced picks in the order of their windows, unfiltered; beside "
+        f"them the outlines of their masks.</p>{_image('image/png', sheet_png, 'generated pairs')}</section>",
         f"<footer><p>All pictures on this page are generated. Data: {_e(data['name'])}, {_e(data['licence'])}. "
         f"{_e(data['source'])}</p></footer>",
     ]
@@ -49,12 +50,13 @@ def page(report: Mapping[str, Any], views: Sequence[SectionView], out: Path, she
 
 def _facts(report: Mapping[str, Any]) -> str:
     protocol, sampling = report["protocol"], report["protocol"]["generator"]["sampling"]
-    small = protocol["fields_too_small"]
+    small, few = protocol["fields_too_small"], len(protocol["fields"]) < EXPLORATORY_BELOW
     facts = {
         "bundle": f"{report['bundle']['name']}, {report['bundle']['sha256'][:16]}",
         "sampling": f"{sampling['solver']}, {sampling['steps']} steps",
         "real": f"{protocol['real_windows']} disjoint windows of {protocol['side_px']} px, "
         f"{len(protocol['fields'])} fields of {protocol['split']}"
+        + (", exploratory" if few else "")
         + (f"; {len(small)} fields are too small" if small else ""),
         "generated": f"{protocol['generated_pairs']} pairs under the conditions of these windows, unfiltered",
         "encoder": _identity(protocol["encoder"]),
@@ -79,7 +81,7 @@ def _overview(views: Sequence[SectionView]) -> str:
             f"<td class=number>{view.seconds:.0f} s</td></tr>"
         )
     weakest = [
-        f"<li><b>{_e(row.name)}</b>: {_number(row.value)} {_e(row.unit)} ({_e(row.weak)})</li>"
+        f"<li><b>{_e(row.name)}</b>: {shown(row.value)} {_e(row.unit)} ({_e(row.weak)})</li>"
         for view in views
         for row in view.rows
         if row.weak
@@ -115,17 +117,17 @@ def _scores(rows: Sequence[RowView]) -> str:
 
 def _score(row: RowView) -> str:
     low, high = row.low, row.high
-    interval = "none" if low is None or high is None else f"{_number(low)} to {_number(high)}"
+    interval = "none" if low is None or high is None else f"{shown(low)} to {shown(high)}"
     mark = f" <span class=mark>weak: {_e(row.weak)}</span>" if row.weak else ""
     unit = f" <small>{_e(row.unit)}</small>" if row.unit else ""
     cells = [
         f"<td><b>{_e(row.name)}</b>{mark}<div class=protocol>{_e(row.protocol)}</div></td>",
         *(
             f"<td class=number>{cell}</td>"
-            for cell in (f"<b>{_number(row.value)}</b>{unit}", interval, _number(row.floor), _number(row.ceiling))
+            for cell in (f"<b>{shown(row.value)}</b>{unit}", interval, shown(row.floor), shown(row.ceiling))
         ),
         f"<td>{_bar(row)}</td>",
-        *(f"<td class=number>{_number(cell)}</td>" for cell in (row.n, row.n_fields)),
+        *(f"<td class=number>{shown(cell)}</td>" for cell in (row.n, row.n_fields)),
     ]
     return f"<tr{' class=isweak' if row.weak else ''}>{''.join(cells)}</tr>"
 
@@ -133,9 +135,9 @@ def _score(row: RowView) -> str:
 def _bar(row: RowView) -> str:
     """Floor and ceiling as ticks, the interval as a line, the value as a dot, on one scale."""
     known = [v for v in (row.value, row.low, row.high, row.floor, row.ceiling) if v is not None]
-    least, most = min(known), max(known)
-    if len(known) < 2 or most <= least:
+    if row.value is None or len(known) < 2 or min(known) == max(known):
         return ""
+    least, most = min(known), max(known)
 
     def x(value: float) -> str:
         return f"{BAR_MARGIN_PX + (value - least) / (most - least) * (BAR_PX - 2 * BAR_MARGIN_PX):.1f}"
@@ -162,17 +164,10 @@ def _table(table: Table) -> str:
 
 def _cell(value: Any) -> str:
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return _number(value)
+        return shown(value)
     if isinstance(value, list) and all(isinstance(item, int | float) for item in value):
-        return ", ".join(map(_number, value))
+        return ", ".join(map(shown, value))
     return "-" if value is None else _e(str(value))
-
-
-def _number(value: float | None) -> str:
-    """Three significant digits; whole numbers as they are."""
-    if value is None:
-        return "-"
-    return str(int(value)) if float(value).is_integer() and abs(value) < 1e6 else f"{value:.3g}"
 
 
 def _plot(out: Path, relative: str) -> bytes:

@@ -14,7 +14,8 @@ RATIO_LOW, RATIO_HIGH = 0.95, 1.05
 RULE = (
     "A score is called weak if it lies nearer to its bad end than to its good one, or its interval reaches the bad "
     "end; with a good end only, if its interval does not reach that; a ratio to real, if it lies outside "
-    f"{RATIO_LOW:g} to {RATIO_HIGH:g}. The floor is the good end of what should be low, the ceiling of what should be "
+    f"{RATIO_LOW:g} to {RATIO_HIGH:g}. It is weak as well where both ends do not come out in their order, so that it "
+    "tells nothing. The floor is the good end of what should be low, the ceiling of what should be "
     "high. Fewer than eight fields are called exploratory."
 )
 
@@ -53,6 +54,8 @@ class Row:
         sign = 1 if self.want == "low" else -1
         good, bad = (self.floor, self.ceiling) if self.want == "low" else (self.ceiling, self.floor)
         ends = [sign * end for end in (self.interval.low, self.interval.high) if end is not None] or [sign * value]
+        if bad is not None and good is not None and sign * good >= sign * bad:
+            return "its ends do not tell good from bad on these pictures"
         if bad is not None:
             if max(ends) >= sign * bad:
                 return "its interval reaches the bad end"

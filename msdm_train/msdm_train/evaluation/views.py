@@ -18,7 +18,7 @@ class RowView:
     """A score as it is shown; see :class:`msdm_train.evaluation.rows.Row`."""
 
     name: str
-    value: float
+    value: float | None
     low: float | None = None
     high: float | None = None
     floor: float | None = None
@@ -111,3 +111,10 @@ def _flat(value: Mapping[str, Any], before: str = "", depth: int = 1) -> list[tu
         elif not isinstance(item, Mapping):
             found.append((name, item))
     return found
+
+
+def shown(value: float | None) -> str:
+    """Three significant digits; whole numbers as they are."""
+    if value is None:
+        return "-"
+    return str(int(value)) if float(value).is_integer() and abs(value) < 1e6 else f"{value:.3g}"

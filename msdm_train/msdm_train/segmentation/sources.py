@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -77,11 +78,15 @@ class Samples:
         if not samples:
             raise InputError(f"{name} holds no picture")
         self._samples, self._name = tuple(samples), name
+        digest = hashlib.sha256()
+        for sample in samples:
+            digest.update(sample.image.tobytes() + sample.instances.tobytes())
+        self._sha256 = digest.hexdigest()
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Their name and number."""
-        return {"samples": self._name, "pictures": len(self._samples)}
+        """Their name, number and SHA-256 of their pixels."""
+        return {"samples": self._name, "pictures": len(self._samples), "sha256": self._sha256}
 
     @property
     def smallest_px(self) -> int:
@@ -98,7 +103,7 @@ class Folder:
     """``images/`` and ``masks/`` with equal stems, as ``msdm-engine sample`` writes them; read as they are needed.
 
     Raises:
-        InputError: no pictures, a picture without a mask, or of another size.
+        InputError: no pictures, a picture without a mask, or, when it is read, of another size than its mask.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -111,12 +116,17 @@ class Folder:
             if image.stem not in masks:
                 raise InputError(f"{image} has no mask", note=f"expected {folder / 'masks' / image.stem}.png")
         self._files = [(image, masks[image.stem]) for image in images]
-        self._smallest_px = min(min(self._read(at)[1].shape) for at in range(len(self._files)))
+        self._smallest_px = min(min(read_instances(mask).shape) for _, mask in self._files)
+        digest = hashlib.sha256()
+        for pair in self._files:
+            for path in pair:
+                digest.update(path.read_bytes())
+        self._sha256 = digest.hexdigest()
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Its name and the number of pictures."""
-        return {"folder": self._folder.name, "pictures": len(self._files)}
+        """Its name, the number of pictures and SHA-256 of their files."""
+        return {"folder": self._folder.name, "pictures": len(self._files), "sha256": self._sha256}
 
     @property
     def smallest_px(self) -> int:

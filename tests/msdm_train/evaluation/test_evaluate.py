@@ -138,15 +138,25 @@ def test_control_end_to_end(settings: EvaluationSettings, embed: Embed, evaluato
     assert looks["n_fields"] == 2
 
 
-def test_the_page_holds_no_real_tile(settings: EvaluationSettings, embed: Embed, evaluator: Segment) -> None:
-    evaluate(settings, embed, evaluator, sections={"control": SECTIONS["control"]})
+def test_every_section_is_measured_or_refused_and_the_page_holds_no_real_tile(
+    settings: EvaluationSettings, embed: Embed, evaluator: Segment
+) -> None:
+    report = evaluate(settings, embed, evaluator)
+    found = {name: section["status"] for name, section in report["sections"].items()}
+    assert list(found) == ["fidelity", "closeness", "memorisation", "control", "usefulness"]
+    assert found.pop("usefulness") == "refused"  # no experiment was named
+    assert set(found.values()) == {"done"}
     local = settings.out / "local"
     assert (local / ".gitignore").read_text() == "*\n"
     real = cv2.imread(str(local / "real_and_generated.png"))
     assert real is not None
     page = (settings.out / "report.html").read_text()
     embedded = re.findall(r"data:[^;\"]+;base64,([^\"]+)", page)
-    assert len(embedded) == 3  # two plots and the contact sheet
+    plots = sum(
+        len(section["result"].get("plots", ())) for section in report["sections"].values() if "result" in section
+    )
+    assert len(embedded) == plots + 1  # and the contact sheet
+    assert all(f'<section id="{name}">' in page for name in report["sections"])
     tiles = [real[y : y + SIDE_PX, x : x + SIDE_PX] for y in (0,) for x in (0, 36, 72)]
     for text in embedded:
         picture = cv2.imdecode(np.frombuffer(base64.b64decode(text), np.uint8), cv2.IMREAD_COLOR)
