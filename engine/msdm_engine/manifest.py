@@ -18,6 +18,8 @@ from msdm_engine.schedule import MAX_STEPS, RHO, SIGMA_MAX, SIGMA_MIN, karras_si
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+#: The precision of the graphs as exported; others are :class:`Variant` of them.
+FLOAT32 = "float32"
 MAX_BATCH = 1024
 MAX_FILE_BYTES = 8 * 2**30
 BASE_CHANNELS = len(IMAGE_CHANNELS) + len(MAP_CHANNELS)
@@ -41,13 +43,36 @@ class TensorSpec:
 
 
 @dataclass(frozen=True)
+class Variant:
+    """A graph in another precision: the same tensors by name, typed as that graph gives them.
+
+    Args:
+        source_sha256: hash of the float32 graph that it was made from.
+        opset: of its file.
+        details: how it was made: which nodes stay float32 and why, ranges measured, tools.
+    """
+
+    file: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    source_sha256: str
+    opset: int
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class GraphSpec:
-    """An ONNX graph: file, tensors, and the largest error against PyTorch that was measured at export."""
+    """An ONNX graph: file, tensors, and the largest error against PyTorch that was measured at export.
+
+    Args:
+        variants: the graph in other precisions, by the precision's name.
+    """
 
     file: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     parity: dict[str, Any] = field(default_factory=dict)
+    variants: dict[str, Variant] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -127,7 +152,11 @@ class Manifest:
 
     def to_json(self) -> str:
         """The text of ``manifest.json``."""
-        return json.dumps({"format": FORMAT_VERSION, **asdict(self)}, indent=1) + "\n"
+        raw = asdict(self)
+        for graph in raw["graphs"].values():
+            if not graph["variants"]:  # engines from before there were any refuse an unknown key
+                del graph["variants"]
+        return json.dumps({"format": FORMAT_VERSION, **raw}, indent=1) + "\n"
 
     @staticmethod
     def from_json(text: str) -> Manifest:
@@ -187,9 +216,28 @@ def _file(raw: Any, where: str) -> FileEntry:
 
 
 def _graph(raw: Any, where: str) -> GraphSpec:
-    entry = keys(raw, where, ("file", "inputs", "outputs"), ("parity",))
+    entry = keys(raw, where, ("file", "inputs", "outputs"), ("parity", "variants"))
     inputs, outputs = (sequence(entry[side], f"{where} {side}", _tensor) for side in ("inputs", "outputs"))
-    return GraphSpec(read_text(entry["file"], f"{where} file"), inputs, outputs, free(entry.get("parity", {}), where))
+    return GraphSpec(
+        read_text(entry["file"], f"{where} file"),
+        inputs,
+        outputs,
+        free(entry.get("parity", {}), where),
+        mapping(entry.get("variants", {}), f"{where} variants", _variant),
+    )
+
+
+def _variant(raw: Any, where: str) -> Variant:
+    entry = keys(raw, where, ("file", "inputs", "outputs", "source_sha256", "opset"), ("details",))
+    inputs, outputs = (sequence(entry[side], f"{where} {side}", _tensor) for side in ("inputs", "outputs"))
+    return Variant(
+        read_text(entry["file"], f"{where} file"),
+        inputs,
+        outputs,
+        sha256(entry["source_sha256"], f"{where} source_sha256"),
+        whole(entry["opset"], f"{where} opset", 1, 1000),
+        free(entry.get("details", {}), f"{where} details"),
+    )
 
 
 def _tensor(raw: Any, where: str) -> TensorSpec:
