@@ -8,6 +8,7 @@ import click
 
 from msdm_engine.cli_errors import MsdmGroup
 from msdm_engine.manifest import DEFAULT_SAMPLING
+from msdm_export.ladder.cli import verify
 from msdm_export.precision.cli import precision
 
 FOLDER = click.Path(path_type=Path)
@@ -50,3 +51,4 @@ def onnx(
 
 
 main.add_command(precision)
+main.add_command(verify)
