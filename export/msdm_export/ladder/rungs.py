@@ -13,6 +13,7 @@ from msdm_engine.manifest import FLOAT32
 from msdm_export.conditions import Arrays, Run
 from msdm_export.ladder.errors import Tolerance
 from msdm_export.ladder.rounded import depths, rounded
+from msdm_export.onnx_export import round_to_half
 from msdm_export.precision.formats import FORMATS, SINGLE, Format
 from msdm_export.precision.variants import source_models
 from msdm_export.reference import run_of_model
@@ -48,10 +49,18 @@ class Rung:
 
 
 def reference_of(bundle: Bundle, checkpoint: Path | None) -> tuple[Run, str]:
-    """PyTorch float32 from a checkpoint, or rebuilt from the bundle's weights; and which of the two, in words."""
+    """PyTorch float32 from a checkpoint, or rebuilt from the bundle's weights; and which of the two, in words.
+
+    A checkpoint's weights are rounded first if the bundle stores them in float16: what that loses is in the manifest
+    (``largest_relative_rounding``), and it is no error of a graph.
+    """
     if checkpoint is not None:
         model, info = load_model(settled(checkpoint))
-        return run_of_model(model.eval()), f"PyTorch float32, checkpoint of step {info.step}"
+        what = f"PyTorch float32, checkpoint of step {info.step}"
+        if bundle.manifest.model.get("weights_stored_as") == "float16":
+            round_to_half(model)
+            what += ", weights rounded to float16 as the bundle stores them"
+        return run_of_model(model.eval()), what
     info, weights, _ = read_bundle(bundle.folder)
     model = MSDM(info.model)
     model.load_state_dict(weights)
