@@ -37,7 +37,7 @@ class Found:
 
     def as_json(self) -> dict[str, Any]:
         """For the report; what is not finite is null."""
-        numbers = {name: _finite(getattr(self, name)) for name in ("largest", "high", "relative", "share")}
+        numbers = {name: finite(getattr(self, name)) for name in ("largest", "high", "relative", "share")}
         return {
             "largest_difference": numbers["largest"],
             "difference_99_9": numbers["high"],
@@ -161,9 +161,10 @@ def trajectory_bound(rung: Rung, visits: list[Visit]) -> float:
 
 def picture_of(state: np.ndarray) -> np.ndarray:
     """RGB of states [B, C, H, W] as the engine writes it: [B, H, W, 3] uint8."""
-    rgb = np.nan_to_num(state[:, : len(IMAGE_CHANNELS)]).transpose(0, 2, 3, 1)
-    return np.clip(np.rint((rgb + 1) * 127.5), 0, 255).astype(np.uint8)
+    rgb = np.clip(np.nan_to_num(state[:, : len(IMAGE_CHANNELS)]), -1, 1).transpose(0, 2, 3, 1)
+    return np.rint((rgb + 1) * 127.5).astype(np.uint8)
 
 
-def _finite(value: float) -> float | None:
+def finite(value: float) -> float | None:
+    """The value, or None where JSON has no number for it."""
     return value if math.isfinite(value) else None
