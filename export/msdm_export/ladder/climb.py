@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from msdm_engine.contract import DENOISER, DENOISER_OUTPUTS, IMAGE_CHANNELS
-from msdm_export.conditions import Case, Run, Visit, walk
+from msdm_engine.contract import DENOISER, DENOISER_OUTPUTS
+from msdm_export.conditions import Case, Run, Visit, pictures_of, walk
 from msdm_export.ladder.diverging import Layer, first_diverging
 from msdm_export.ladder.errors import HIGH_OVER_RMS, LARGEST_OVER_RMS, Difference
 from msdm_export.ladder.rungs import Models, Rung
@@ -128,11 +128,13 @@ def _take(found: Found, difference: Difference, bound: float, sigma: float | Non
 def _follow(rung: Rung, visits: list[Visit], case: Case, table: np.ndarray, result: RungResult) -> None:
     """A whole trajectory of the rung against the reference's, from the same noise."""
     assert rung.run is not None and rung.tolerance is not None
-    *_, last = walk(rung.run, case, table)
-    expected, final = visits[-1].outputs[FINAL], last.outputs[FINAL]
+    final, expected = (
+        [visit for visit in at if visit.graph == DENOISER][-1].outputs[FINAL]
+        for at in (walk(rung.run, case, table), visits)
+    )
     bound = trajectory_bound(rung, visits)
     _take(result.trajectory, Difference.between(final, expected), bound, None, str(case.size))
-    mine, theirs = (picture_of(state) for state in (final, expected))
+    mine, theirs = (pictures_of(state) for state in (final, expected))
     off = np.abs(mine.astype(int) - theirs)
     result.largest_of_255 = max(result.largest_of_255, int(off.max()))
     result.mean_of_255 = max(result.mean_of_255, float(off.mean()))
@@ -157,12 +159,6 @@ def trajectory_bound(rung: Rung, visits: list[Visit]) -> float:
     for visit, sigma in zip(steps, following, strict=True):
         total += rung.tolerance.of(visit, FINAL) * std / math.hypot(sigma, std)
     return GAIN * total
-
-
-def picture_of(state: np.ndarray) -> np.ndarray:
-    """RGB of states [B, C, H, W] as the engine writes it: [B, H, W, 3] uint8."""
-    rgb = np.clip(np.nan_to_num(state[:, : len(IMAGE_CHANNELS)]), -1, 1).transpose(0, 2, 3, 1)
-    return np.rint((rgb + 1) * 127.5).astype(np.uint8)
 
 
 def finite(value: float) -> float | None:
