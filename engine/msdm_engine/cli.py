@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from msdm_engine.cli_errors import MsdmGroup
+from msdm_engine.contract import FLOAT32
 from msdm_engine.convert.cli import convert
 from msdm_engine.demo import demo
 from msdm_engine.gallery.cli import gallery
@@ -55,6 +56,7 @@ def main() -> None:
 @click.option("--bundle", type=PATH, help="bundle folder [default: the reference bundle]")
 @click.option("--backend", default="onnxruntime", show_default=True)
 @click.option("--threads", type=int, default=0, help="CPU threads; 0: one for each core")
+@click.option("--precision", default=FLOAT32, show_default=True, help="of the graphs: float32, or one that was added")
 @click.option("--batch", type=int, help="pairs at once [default: the bundle's]")
 @click.option("--resume", is_flag=True, help="complete the interrupted set in --out")
 @click.option("--validate", is_flag=True, help="only check, and say what would be made and what it costs")
@@ -67,6 +69,7 @@ def sample(
     bundle: Path | None,
     backend: str,
     threads: int,
+    precision: str,
     batch: int | None,
     critic: bool,
     resume: bool,
@@ -103,6 +106,7 @@ def sample(
         bundle=bundle,
         backend=backend,
         threads=threads,
+        precision=precision,
         batch=batch,
         critic=critic,
         resume=resume,
@@ -126,7 +130,8 @@ def show(bundle: Path | None) -> None:
     strengths = ", ".join(f"{k} {v:g}" for k, v in manifest.guidance.to_json().items() if v)
     click.echo(f"guidance: {strengths or 'none'}")
     for name, spec in manifest.graphs.items():
-        click.echo(f"graph  {name:14s} {manifest.files[spec.file].size / 2**20:7.2f} MiB")
+        also = "".join(f", {precision}" for precision in spec.variants)
+        click.echo(f"graph  {name:14s} {manifest.files[spec.file].size / 2**20:7.2f} MiB  {FLOAT32}{also}")
     click.echo(critic_text(manifest.critic))
     for name, preset in manifest.presets.items():
         click.echo(f"preset {name:24s} {preset.description}")

@@ -37,6 +37,9 @@ SCHEDULE_ROW = ("sigma", "c_x", "c_d", "c_prev", "c_noise")
 #: Additive attention bias of a masked token: as good as minus infinity, and finite in float16.
 MASKED_BIAS = -1.0e4
 
+#: The precision of a bundle's graphs as exported; in others it has variants of them.
+FLOAT32 = "float32"
+
 TEXT_ENCODER = "text_encoder"
 CONDITIONER = "conditioner"
 DENOISER = "denoiser"
@@ -48,7 +51,8 @@ CRITIC = "critic"
 TEXT_ENCODER_INPUTS = ("token_ids", "token_mask")
 TEXT_ENCODER_OUTPUTS = ("token_states",)
 CONDITIONER_INPUTS = ("maps", "maps_present", "colour", "colour_present", "token_states", "token_mask")
-DENOISER_INPUTS = ("state", "denoised_prev", "noise", "row", "guidance")
+ROW = "row"
+DENOISER_INPUTS = ("state", "denoised_prev", "noise", ROW, "guidance")
 DENOISER_OUTPUTS = ("state_next", "denoised")
 CRITIC_INPUTS = ("image",)
 CRITIC_OUTPUTS = ("critic_maps",)

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from msdm_engine.bundle import Bundle
 from msdm_engine.compose import ComposedGroup, compose
 from msdm_engine.conditions.metadata import TextTokenizer
+from msdm_engine.contract import FLOAT32
 from msdm_engine.engine import Engine
 from msdm_engine.errors import RequestError
 from msdm_engine.log import Log
@@ -33,6 +34,7 @@ def generate(
     bundle: Path | None = None,
     backend: str = "onnxruntime",
     threads: int = 0,
+    precision: str = FLOAT32,
     batch: int | None = None,
     critic: bool = True,
     resume: bool = False,
@@ -60,7 +62,7 @@ def generate(
     opened = Bundle.open(bundle)
     groups = compose(opened.manifest, request, batch)
     total = sum(group.count for group in groups)
-    with Engine.open(opened, backend=backend, threads=threads) as engine:
+    with Engine.open(opened, backend=backend, threads=threads, precision=precision) as engine:
         check_texts(engine.tokenizer, groups)
         header = set_header(engine, request, groups, critic)
         log.detail("opened", bundle=opened.sha256, pairs=total, **engine.backend.identity)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from msdm_engine.conditions.colour import RGB, Colour, RegionColour
+from msdm_engine.contract import FLOAT32 as FLOAT32  # where bundles are read, it is looked for here
 from msdm_engine.contract import IMAGE_CHANNELS, MAP_CHANNELS
 from msdm_engine.errors import BundleError, RequestError
 from msdm_engine.guidance import NO_GUIDANCE, Guidance
@@ -43,13 +44,36 @@ class TensorSpec:
 
 
 @dataclass(frozen=True)
+class Variant:
+    """A graph in another precision: the same tensors by name, typed as that graph gives them.
+
+    Args:
+        source_sha256: hash of the float32 graph that it was made from.
+        opset: of its file.
+        details: how it was made: which nodes stay float32 and why, ranges measured, tools.
+    """
+
+    file: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    source_sha256: str
+    opset: int
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class GraphSpec:
-    """An ONNX graph: file, tensors, and the largest error against PyTorch that was measured at export."""
+    """An ONNX graph: file, tensors, and the largest error against PyTorch that was measured at export.
+
+    Args:
+        variants: the graph in other precisions, by the precision's name.
+    """
 
     file: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     parity: dict[str, Any] = field(default_factory=dict)
+    variants: dict[str, Variant] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -135,6 +159,9 @@ class Manifest:
     def to_json(self) -> str:
         """The text of ``manifest.json``."""
         raw = {"format": FORMAT_VERSION, **asdict(self)}
+        for graph in raw["graphs"].values():
+            if not graph["variants"]:  # engines from before there were any refuse an unknown key
+                del graph["variants"]
         if self.critic is None:
             del raw["critic"]
         if self.guidance == NO_GUIDANCE:
@@ -208,9 +235,28 @@ def _file(raw: Any, where: str) -> FileEntry:
 
 
 def _graph(raw: Any, where: str) -> GraphSpec:
-    entry = keys(raw, where, ("file", "inputs", "outputs"), ("parity",))
+    entry = keys(raw, where, ("file", "inputs", "outputs"), ("parity", "variants"))
     inputs, outputs = (sequence(entry[side], f"{where} {side}", _tensor) for side in ("inputs", "outputs"))
-    return GraphSpec(read_text(entry["file"], f"{where} file"), inputs, outputs, free(entry.get("parity", {}), where))
+    return GraphSpec(
+        read_text(entry["file"], f"{where} file"),
+        inputs,
+        outputs,
+        free(entry.get("parity", {}), where),
+        mapping(entry.get("variants", {}), f"{where} variants", _variant),
+    )
+
+
+def _variant(raw: Any, where: str) -> Variant:
+    entry = keys(raw, where, ("file", "inputs", "outputs", "source_sha256", "opset"), ("details",))
+    inputs, outputs = (sequence(entry[side], f"{where} {side}", _tensor) for side in ("inputs", "outputs"))
+    return Variant(
+        read_text(entry["file"], f"{where} file"),
+        inputs,
+        outputs,
+        sha256(entry["source_sha256"], f"{where} source_sha256"),
+        whole(entry["opset"], f"{where} opset", 1, 1000),
+        free(entry.get("details", {}), f"{where} details"),
+    )
 
 
 def _tensor(raw: Any, where: str) -> TensorSpec:

@@ -9,6 +9,8 @@ import click
 
 from msdm_engine.cli_errors import MsdmGroup
 from msdm_engine.manifest import DEFAULT_SAMPLING, Manifest
+from msdm_export.ladder.cli import verify
+from msdm_export.precision.cli import precision
 
 FOLDER = click.Path(path_type=Path)
 
@@ -77,3 +79,7 @@ def _say(manifest: Manifest, out: Path) -> None:
         click.echo(f"{graph:14s} {size:6.2f} MiB  largest difference from PyTorch {worst:.1e}")
     total = sum(entry.size for entry in manifest.files.values()) / 2**20
     click.echo(f"wrote {out} ({total:.1f} MiB)")
+
+
+main.add_command(precision)
+main.add_command(verify)

@@ -112,7 +112,8 @@ def with_critic(
 
 
 def _is_of_critic(manifest: Manifest, name: str) -> bool:
-    return CRITIC in manifest.graphs and manifest.graphs[CRITIC].file == name
+    old = manifest.graphs.get(CRITIC)
+    return old is not None and name in {old.file, *(variant.file for variant in old.variants.values())}
 
 
 def _check_output(folder: Path, module: nn.Module, stride: int) -> None:

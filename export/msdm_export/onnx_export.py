@@ -13,6 +13,7 @@ import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from msdm_engine.errors import NumericsError
 from msdm_engine.manifest import TensorSpec
 from msdm_export.graphs import GraphExport
 
@@ -60,7 +61,7 @@ def tensor_specs(values: Iterable[onnx.ValueInfoProto]) -> tuple[TensorSpec, ...
     for value in values:
         tensor = value.type.tensor_type
         shape = tuple(d.dim_param or d.dim_value for d in tensor.shape.dim)
-        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
+        dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
         specs.append(TensorSpec(value.name, dtype, shape))
     return tuple(specs)
 
@@ -96,7 +97,7 @@ def round_to_half(module: torch.nn.Module) -> float:
     """Rounds large float32 parameters to float16 values in place; returns the largest relative change.
 
     Raises:
-        OverflowError: a weight is beyond float16's range.
+        NumericsError: a weight is beyond float16's range; names it.
     """
     worst = 0.0
     with torch.no_grad():
@@ -105,7 +106,11 @@ def round_to_half(module: torch.nn.Module) -> float:
                 continue
             rounded = parameter.half().float()
             if not torch.isfinite(rounded).all():
-                raise OverflowError(f"weight {name} exceeds float16's range: {parameter.abs().max().item():g}")
+                raise NumericsError(
+                    f"weight {name} exceeds float16's range: {parameter.abs().max().item():g}",
+                    note="the largest value of float16 is 65504",
+                    hint="store the weights with --weights float32",
+                )
             change = torch.linalg.vector_norm(rounded - parameter) / torch.linalg.vector_norm(parameter).clamp(
                 min=1e-12
             )
