@@ -44,5 +44,6 @@ DENOISER = "denoiser"
 TEXT_ENCODER_INPUTS = ("token_ids", "token_mask")
 TEXT_ENCODER_OUTPUTS = ("token_states",)
 CONDITIONER_INPUTS = ("maps", "maps_present", "colour", "colour_present", "token_states", "token_mask")
-DENOISER_INPUTS = ("state", "denoised_prev", "noise", "row", "guidance")
+ROW = "row"
+DENOISER_INPUTS = ("state", "denoised_prev", "noise", ROW, "guidance")
 DENOISER_OUTPUTS = ("state_next", "denoised")

@@ -14,10 +14,13 @@ from msdm_engine.errors import BundleError, RequestError
 from msdm_engine.manifest_checks import free, keys, malformed, mapping, number, sequence, sha256, whole
 from msdm_engine.manifest_checks import text as read_text
 from msdm_engine.pairs import MAX_SIDE_PX, MIN_SIDE_PX
+from msdm_engine.plan_spec import PlanSpec, read_plan
 from msdm_engine.schedule import MAX_STEPS, RHO, SIGMA_MAX, SIGMA_MIN, karras_sigmas, solver_table
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+#: The precision of the graphs as exported; others are :class:`Variant` of them.
+FLOAT32 = "float32"
 MAX_BATCH = 1024
 MAX_FILE_BYTES = 8 * 2**30
 BASE_CHANNELS = len(IMAGE_CHANNELS) + len(MAP_CHANNELS)
@@ -41,13 +44,36 @@ class TensorSpec:
 
 
 @dataclass(frozen=True)
+class Variant:
+    """A graph in another precision: the same tensors by name, typed as that graph gives them.
+
+    Args:
+        source_sha256: hash of the float32 graph that it was made from.
+        opset: of its file.
+        details: how it was made: which nodes stay float32 and why, ranges measured, tools.
+    """
+
+    file: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    source_sha256: str
+    opset: int
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class GraphSpec:
-    """An ONNX graph: file, tensors, and the largest error against PyTorch that was measured at export."""
+    """An ONNX graph: file, tensors, and the largest error against PyTorch that was measured at export.
+
+    Args:
+        variants: the graph in other precisions, by the precision's name.
+    """
 
     file: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     parity: dict[str, Any] = field(default_factory=dict)
+    variants: dict[str, Variant] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -109,6 +135,7 @@ class Manifest:
         state_channels: C.
         data: ``name``, ``licence`` and ``source`` of the training data, which every pair carries on, and more.
         model, training, tools: provenance, as exported.
+        plans: compiled graphs, by a name that says what they are for; none until `msdm-export build`.
     """
 
     name: str
@@ -124,10 +151,17 @@ class Manifest:
     training: dict[str, Any]
     data: dict[str, Any]
     tools: dict[str, str]
+    plans: dict[str, PlanSpec] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """The text of ``manifest.json``."""
-        return json.dumps({"format": FORMAT_VERSION, **asdict(self)}, indent=1) + "\n"
+        """The text of ``manifest.json``; without variants or plans it is what it was before there were any."""
+        raw = asdict(self)
+        for graph in raw["graphs"].values():
+            if not graph["variants"]:  # engines from before there were any refuse an unknown key
+                del graph["variants"]
+        if not self.plans:
+            del raw["plans"]
+        return json.dumps({"format": FORMAT_VERSION, **raw}, indent=1) + "\n"
 
     @staticmethod
     def from_json(text: str) -> Manifest:
@@ -152,7 +186,7 @@ class Manifest:
 
 
 def _manifest(raw: dict[str, Any]) -> Manifest:
-    top = keys(raw, "the manifest", [f.name for f in fields(Manifest)])
+    top = keys(raw, "the manifest", [f.name for f in fields(Manifest) if f.name != "plans"], ("plans",))
     channels, classes = (
         whole(top["state_channels"], "state_channels", 1, 256),
         whole(top["n_classes"], "n_classes", 0, 250),
@@ -176,6 +210,7 @@ def _manifest(raw: dict[str, Any]) -> Manifest:
         training=free(top["training"], "training"),
         data=data | {name: read_text(data.get(name), f"data '{name}'") for name in ("name", "licence", "source")},
         tools=mapping(top["tools"], "tools", read_text),
+        plans=mapping(top.get("plans", {}), "plans", read_plan),
     )
 
 
@@ -187,9 +222,28 @@ def _file(raw: Any, where: str) -> FileEntry:
 
 
 def _graph(raw: Any, where: str) -> GraphSpec:
-    entry = keys(raw, where, ("file", "inputs", "outputs"), ("parity",))
+    entry = keys(raw, where, ("file", "inputs", "outputs"), ("parity", "variants"))
     inputs, outputs = (sequence(entry[side], f"{where} {side}", _tensor) for side in ("inputs", "outputs"))
-    return GraphSpec(read_text(entry["file"], f"{where} file"), inputs, outputs, free(entry.get("parity", {}), where))
+    return GraphSpec(
+        read_text(entry["file"], f"{where} file"),
+        inputs,
+        outputs,
+        free(entry.get("parity", {}), where),
+        mapping(entry.get("variants", {}), f"{where} variants", _variant),
+    )
+
+
+def _variant(raw: Any, where: str) -> Variant:
+    entry = keys(raw, where, ("file", "inputs", "outputs", "source_sha256", "opset"), ("details",))
+    inputs, outputs = (sequence(entry[side], f"{where} {side}", _tensor) for side in ("inputs", "outputs"))
+    return Variant(
+        read_text(entry["file"], f"{where} file"),
+        inputs,
+        outputs,
+        sha256(entry["source_sha256"], f"{where} source_sha256"),
+        whole(entry["opset"], f"{where} opset", 1, 1000),
+        free(entry.get("details", {}), f"{where} details"),
+    )
 
 
 def _tensor(raw: Any, where: str) -> TensorSpec:

@@ -8,6 +8,7 @@ import click
 
 from msdm_engine.cli_errors import MsdmGroup
 from msdm_engine.manifest import DEFAULT_SAMPLING
+from msdm_export.plans.cli import build
 
 FOLDER = click.Path(path_type=Path)
 
@@ -46,3 +47,6 @@ def onnx(
         click.echo(f"{graph:14s} {size:6.2f} MiB  largest difference from PyTorch {worst:.1e}")
     total = sum(entry.size for entry in manifest.files.values()) / 2**20
     click.echo(f"wrote {out} ({total:.1f} MiB)")
+
+
+main.add_command(build)
