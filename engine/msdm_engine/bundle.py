@@ -18,7 +18,7 @@ from msdm_engine.contract import (
     TEXT_ENCODER_OUTPUTS,
 )
 from msdm_engine.errors import BundleError, nearest
-from msdm_engine.manifest import MANIFEST, FileEntry, Manifest
+from msdm_engine.manifest import FLOAT32, MANIFEST, FileEntry, GraphSpec, Manifest, Variant
 
 REQUIRED_GRAPHS = (TEXT_ENCODER, CONDITIONER, DENOISER)
 TOKENIZER = "tokenizer.json"
@@ -50,8 +50,39 @@ class Bundle:
 
     @property
     def graphs(self) -> dict[str, bytes]:
-        """Verified bytes of each graph, by the graph's name."""
+        """Verified bytes of each float32 graph, by the graph's name."""
         return {name: self.contents[spec.file] for name, spec in self.manifest.graphs.items()}
+
+    def in_precision(self, precision: str) -> dict[str, GraphSpec | Variant]:
+        """File and tensors of each graph in a precision: all graphs have it, or it is an error.
+
+        Args:
+            precision: ``float32`` for the graphs as exported, else a name of their variants, such as ``fp16``.
+
+        Raises:
+            BundleError: a graph lacks the precision, or its variant was made from another graph.
+        """
+        specs: dict[str, GraphSpec | Variant] = {}
+        for name, spec in self.manifest.graphs.items():
+            if precision == FLOAT32:
+                specs[name] = spec
+                continue
+            make = f"msdm-export precision {self.folder} --to {precision}"
+            if precision not in spec.variants:
+                raise BundleError(
+                    f"bundle {self.manifest.name} has no {precision} graph '{name}'",
+                    note=f"it has {', '.join([FLOAT32, *spec.variants])}",
+                    hint=make,
+                )
+            variant = spec.variants[precision]
+            if variant.source_sha256 != self.manifest.files[spec.file].sha256:
+                raise BundleError(
+                    f"the {precision} graph '{name}' of bundle {self.manifest.name} is stale",
+                    note=f"{spec.file} is not the graph that {variant.file} was made from",
+                    hint=make,
+                )
+            specs[name] = variant
+        return specs
 
     @property
     def tokenizer(self) -> bytes:
@@ -126,6 +157,7 @@ def _check_graphs(folder: Path, manifest: Manifest) -> None:
                 note=f"the manifest lists {', '.join(manifest.files)}",
                 hint="export the bundle again",
             )
+        _check_variants(folder, manifest, graph, spec)
     if TOKENIZER not in manifest.files:
         raise BundleError(f"{folder} lacks {TOKENIZER}", hint="export the bundle again")
     # What else the conditioner gives out is handed to the denoiser under its own name.
@@ -145,6 +177,24 @@ def _check_graphs(folder: Path, manifest: Manifest) -> None:
                     f"graph '{graph}' of {folder} has the {side} {', '.join(found)}",
                     note=f"the engine's contract says {', '.join(sorted(expected))}",
                     hint="export the bundle with this version of msdm",
+                )
+
+
+def _check_variants(folder: Path, manifest: Manifest, graph: str, spec: GraphSpec) -> None:
+    """Files of a graph's variants are listed, and a variant has the tensors of its graph by name."""
+    for precision, variant in spec.variants.items():
+        if variant.file not in manifest.files:
+            raise BundleError(
+                f"{folder} lacks the file {variant.file} of the {precision} graph '{graph}'",
+                hint=f"msdm-export precision {folder} --to {precision}",
+            )
+        for side in ("inputs", "outputs"):
+            found, expected = ([tensor.name for tensor in getattr(at, side)] for at in (variant, spec))
+            if found != expected:
+                raise BundleError(
+                    f"the {precision} graph '{graph}' of {folder} has the {side} {', '.join(found)}",
+                    note=f"the float32 graph has {', '.join(expected)}",
+                    hint=f"msdm-export precision {folder} --to {precision}",
                 )
 
 

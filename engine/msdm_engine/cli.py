@@ -13,6 +13,7 @@ from msdm_engine.demo import demo
 from msdm_engine.gallery.cli import gallery
 from msdm_engine.layouts.cli import edit, layout
 from msdm_engine.log import Log
+from msdm_engine.manifest import FLOAT32
 
 PATH = click.Path(path_type=Path)
 
@@ -52,6 +53,7 @@ def main() -> None:
 @click.option("--bundle", type=PATH, help="bundle folder [default: the reference bundle]")
 @click.option("--backend", default="onnxruntime", show_default=True)
 @click.option("--threads", type=int, default=0, help="CPU threads; 0: one for each core")
+@click.option("--precision", default=FLOAT32, show_default=True, help="of the graphs: float32, or one that was added")
 @click.option("--batch", type=int, help="pairs at once [default: the bundle's]")
 @click.option("--resume", is_flag=True, help="complete the interrupted set in --out")
 @click.option("--validate", is_flag=True, help="only check, and say what would be made and what it costs")
@@ -64,6 +66,7 @@ def sample(
     bundle: Path | None,
     backend: str,
     threads: int,
+    precision: str,
     batch: int | None,
     resume: bool,
     validate: bool,
@@ -93,7 +96,10 @@ def sample(
     if validate:
         click.echo(describe(request, bundle, batch))
         return
-    generate(request, out, bundle=bundle, backend=backend, threads=threads, batch=batch, resume=resume, log=log)
+    generate(
+        request, out, bundle=bundle, backend=backend, threads=threads, precision=precision, batch=batch, resume=resume,
+        log=log,
+    )  # fmt: skip
 
 
 @main.command()
@@ -109,7 +115,8 @@ def show(bundle: Path | None) -> None:
     sampling = manifest.sampling
     click.echo(f"default: {sampling.solver}, {sampling.steps} steps, {sampling.size_px} px, batch {sampling.batch}")
     for name, spec in manifest.graphs.items():
-        click.echo(f"graph  {name:14s} {manifest.files[spec.file].size / 2**20:7.2f} MiB")
+        also = "".join(f", {precision}" for precision in spec.variants)
+        click.echo(f"graph  {name:14s} {manifest.files[spec.file].size / 2**20:7.2f} MiB  {FLOAT32}{also}")
     for name, preset in manifest.presets.items():
         click.echo(f"preset {name:24s} {preset.description}")
 

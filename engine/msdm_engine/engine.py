@@ -31,7 +31,7 @@ from msdm_engine.contract import (
 )
 from msdm_engine.errors import BackendError, NumericsError, RequestError
 from msdm_engine.guidance import WITHOUT, Guidance
-from msdm_engine.manifest import Sampling
+from msdm_engine.manifest import FLOAT32, Sampling
 from msdm_engine.noise import gaussian
 from msdm_engine.pairs import Pair, PairRequest
 from msdm_engine.sampler import trajectory
@@ -82,19 +82,26 @@ class Engine:
         self._texts: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
     @staticmethod
-    def open(bundle: Path | str | Bundle | None = None, *, backend: str = "onnxruntime", threads: int = 0) -> Engine:
+    def open(
+        bundle: Path | str | Bundle | None = None,
+        *,
+        backend: str = "onnxruntime",
+        threads: int = 0,
+        precision: str = FLOAT32,
+    ) -> Engine:
         """Opens a bundle on a backend.
 
         Args:
             bundle: folder of the bundle or an opened one; None is the reference bundle that ships with msdm.
             backend: see :data:`msdm_engine.backends.BACKENDS`.
             threads: CPU threads; 0 is one for each core. Pixels are bit-equal for equal threads only.
+            precision: of the graphs: ``float32``, or what `msdm-export precision` added to the bundle.
 
         Raises:
             BundleError, BackendError, RequestError.
         """
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-        return Engine(opened, open_backend(backend, opened, threads=threads))
+        return Engine(opened, open_backend(backend, opened, threads=threads, precision=precision))
 
     def __enter__(self) -> Engine:
         return self

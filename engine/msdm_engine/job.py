@@ -20,6 +20,7 @@ from msdm_engine.conditions.metadata import TextTokenizer
 from msdm_engine.engine import Engine
 from msdm_engine.errors import RequestError
 from msdm_engine.log import Log
+from msdm_engine.manifest import FLOAT32
 from msdm_engine.output import NOTICE, SHEET_FILE, PairSet
 from msdm_engine.request import SetRequest
 
@@ -31,6 +32,7 @@ def generate(
     bundle: Path | None = None,
     backend: str = "onnxruntime",
     threads: int = 0,
+    precision: str = FLOAT32,
     batch: int | None = None,
     resume: bool = False,
     log: Log | None = None,
@@ -53,7 +55,7 @@ def generate(
     opened = Bundle.open(bundle)
     groups = compose(opened.manifest, request, batch)
     total = sum(group.count for group in groups)
-    with Engine.open(opened, backend=backend, threads=threads) as engine:
+    with Engine.open(opened, backend=backend, threads=threads, precision=precision) as engine:
         check_texts(engine.tokenizer, groups)
         header = set_header(engine, request, groups)
         log.detail("opened", bundle=opened.sha256, pairs=total, **engine.backend.identity)

@@ -28,19 +28,22 @@ def find_plan(
         dimensions: value of each dynamic dimension of the graph's inputs, by the manifest's name.
 
     Raises:
+        BundleError: the bundle does not have its graphs in this precision.
         BackendError: there is none; says which condition the nearest plans fail.
     """
     shape = ", ".join(f"{name} {value}" for name, value in dimensions.items())
-    hash_now = bundle.manifest.files[bundle.manifest.graphs[graph].file].sha256
+    manifest = bundle.manifest
+    source = manifest.files[manifest.graphs[graph].file].sha256
+    compiled = manifest.files[bundle.in_precision(precision)[graph].file].sha256
     conditions: tuple[tuple[str, Callable[[PlanSpec], bool], Callable[[PlanSpec], str]], ...] = (
         (f"the graph '{graph}'", lambda plan: plan.graph == graph, lambda plan: plan.graph),
         (PLAN_BACKENDS[backend], lambda plan: plan.backend == backend, lambda plan: plan.backend),
         (f"the compute capability {target}", lambda plan: plan.target == target, lambda plan: plan.target),
         (f"the precision {precision}", lambda plan: plan.precision == precision, lambda plan: plan.precision),
         (
-            f"the graph as it is now ({hash_now[:12]})",
-            lambda plan: plan.graph_sha256 == hash_now,
-            lambda plan: f"a graph {plan.graph_sha256[:12]}",
+            f"the graph as it is now ({compiled[:12]})",
+            lambda plan: (plan.graph_sha256, plan.compiled_sha256) == (source, compiled),
+            lambda plan: f"a graph {plan.compiled_sha256[:12]}",
         ),
         (f"version {version}", lambda plan: plan.version == version, lambda plan: f"version {plan.version}"),
         (shape or "the shape", lambda plan: plan.fits(dimensions), _shape_of),

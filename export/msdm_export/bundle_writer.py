@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import platform
-import shutil
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-import onnx
 
 from msdm_engine.bundle import TOKENIZER
 from msdm_engine.conditions.colour import Colour, RegionColour
@@ -20,16 +15,16 @@ from msdm_engine.errors import OutputError
 from msdm_engine.manifest import (
     DEFAULT_SAMPLING,
     MANIFEST,
-    FileEntry,
     GraphSpec,
     Manifest,
     Preset,
     Sampling,
-    TensorSpec,
 )
+from msdm_export.bundle_folder import entry_of, write_new
+from msdm_export.conditions import Conditions
 from msdm_export.graphs import graph_exports
-from msdm_export.onnx_export import onnx_from_module, round_to_half, store_weights_in_half
-from msdm_export.parity import Conditions, measure_parity
+from msdm_export.onnx_export import onnx_from_module, round_to_half, store_weights_in_half, tensor_specs
+from msdm_export.parity import measure_parity
 from msdm_export.weights import locate_weights
 from msdm_train.data.pack import Pack
 from msdm_train.training.checkpoint import CheckpointInfo, load_model, settled
@@ -77,30 +72,23 @@ def export_bundle(
         if half_storage:
             store_weights_in_half(proto)
         graphs[export.name] = proto.SerializeToString()
-        specs[export.name] = GraphSpec(f"{export.name}.onnx", _tensors(proto.graph.input), _tensors(proto.graph.output))
+        specs[export.name] = GraphSpec(
+            f"{export.name}.onnx", tensor_specs(proto.graph.input), tensor_specs(proto.graph.output)
+        )
     weights = locate_weights(model, graphs)
     report("measuring parity with PyTorch")
     presets = presets_from_statistics(info.data["statistics"])
     tokenizer = TextTokenizer(checkpoint / TOKENIZER, info.model.text_tokens)
-    source = Conditions(presets, tokenizer.encode, Pack(pack) if pack else None)
-    parity = measure_parity(exports, graphs, info.model, source)
+    channels, classes = info.model.state_channels, info.model.n_classes
+    source = Conditions(presets, tokenizer, channels, classes, Pack(pack) if pack else None)
+    parity = measure_parity(model, graphs, source)
     files = {specs[graph].file: data for graph, data in graphs.items()}
     files[TOKENIZER] = (checkpoint / TOKENIZER).read_bytes()
     if card is not None:
         files[MODEL_CARD] = card.read_bytes()
     manifest = _manifest(name, info, specs, parity, presets, files, half_storage, rounding, weights, sampling)
-    _write(out, manifest, files)
+    write_new(out, manifest, files)
     return manifest
-
-
-def _tensors(values: Any) -> tuple[TensorSpec, ...]:
-    specs = []
-    for value in values:
-        tensor = value.type.tensor_type
-        shape = tuple(d.dim_param or d.dim_value for d in tensor.shape.dim)
-        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
-        specs.append(TensorSpec(value.name, dtype, shape))
-    return tuple(specs)
 
 
 def presets_from_statistics(statistics: dict[str, Any]) -> dict[str, Preset]:
@@ -135,7 +123,7 @@ def _manifest(
         text_tokens=config.text_tokens,
         state_channels=config.state_channels,
         n_classes=config.n_classes,
-        files={file: FileEntry(len(data), hashlib.sha256(data).hexdigest()) for file, data in files.items()},
+        files={file: entry_of(data) for file, data in files.items()},
         graphs={graph: GraphSpec(spec.file, spec.inputs, spec.outputs, parity[graph]) for graph, spec in specs.items()},
         presets=presets,
         sampling=sampling,
@@ -152,22 +140,3 @@ def _manifest(
             **{tool: version(tool) for tool in ("msdm", "torch", "onnx", "onnxscript", "transformers")},
         },
     )
-
-
-def _write(out: Path, manifest: Manifest, files: dict[str, bytes]) -> None:
-    """Writes beside the final name and moves the folder into place."""
-    temporary, old = (out.with_name(f".{out.name}.{suffix}") for suffix in ("tmp", "old"))
-    for leftover in (temporary, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    try:
-        temporary.mkdir(parents=True)
-        for name, data in files.items():
-            (temporary / name).write_bytes(data)
-        (temporary / MANIFEST).write_text(manifest.to_json())
-        if out.exists():
-            os.replace(out, old)
-        os.replace(temporary, out)
-    except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise OutputError(f"bundle {out} cannot be written: {error}") from error
-    shutil.rmtree(old, ignore_errors=True)

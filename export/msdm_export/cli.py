@@ -9,6 +9,7 @@ import click
 from msdm_engine.cli_errors import MsdmGroup
 from msdm_engine.manifest import DEFAULT_SAMPLING
 from msdm_export.plans.cli import build
+from msdm_export.precision.cli import precision
 
 FOLDER = click.Path(path_type=Path)
 
@@ -50,3 +51,4 @@ def onnx(
 
 
 main.add_command(build)
+main.add_command(precision)

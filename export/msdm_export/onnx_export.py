@@ -6,12 +6,15 @@ import contextlib
 import io
 import logging
 import warnings
+from typing import Any
 
 import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from msdm_engine.errors import NumericsError
+from msdm_engine.manifest import TensorSpec
 from msdm_export.graphs import GraphExport
 
 #: LayerNormalization is one node since opset 17; nothing used here is younger than 20.
@@ -52,6 +55,17 @@ def onnx_from_module(graph: GraphExport) -> onnx.ModelProto:
     return model
 
 
+def tensor_specs(values: Any) -> tuple[TensorSpec, ...]:
+    """Inputs or outputs of a graph as the manifest lists them."""
+    specs = []
+    for value in values:
+        tensor = value.type.tensor_type
+        shape = tuple(d.dim_param or d.dim_value for d in tensor.shape.dim)
+        dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
+        specs.append(TensorSpec(value.name, dtype, shape))
+    return tuple(specs)
+
+
 def store_weights_in_half(model: onnx.ModelProto) -> int:
     """Stores large float32 weights as float16 behind a Cast; the arithmetic stays float32.
 
@@ -83,7 +97,7 @@ def round_to_half(module: torch.nn.Module) -> float:
     """Rounds large float32 parameters to float16 values in place; returns the largest relative change.
 
     Raises:
-        OverflowError: a weight is beyond float16's range.
+        NumericsError: a weight is beyond float16's range; names it.
     """
     worst = 0.0
     with torch.no_grad():
@@ -92,7 +106,11 @@ def round_to_half(module: torch.nn.Module) -> float:
                 continue
             rounded = parameter.half().float()
             if not torch.isfinite(rounded).all():
-                raise OverflowError(f"weight {name} exceeds float16's range: {parameter.abs().max().item():g}")
+                raise NumericsError(
+                    f"weight {name} exceeds float16's range: {parameter.abs().max().item():g}",
+                    note="the largest value of float16 is 65504",
+                    hint="store the weights with --weights float32",
+                )
             change = torch.linalg.vector_norm(rounded - parameter) / torch.linalg.vector_norm(parameter).clamp(
                 min=1e-12
             )

@@ -8,6 +8,7 @@ import numpy as np
 
 from msdm_engine.bundle import Bundle
 from msdm_engine.errors import RequestError, nearest
+from msdm_engine.manifest import FLOAT32
 
 BACKENDS = ("onnxruntime",)
 
@@ -27,15 +28,16 @@ class Backend(Protocol):
         ...
 
 
-def open_backend(name: str, bundle: Bundle, *, threads: int = 0) -> Backend:
+def open_backend(name: str, bundle: Bundle, *, threads: int = 0, precision: str = FLOAT32) -> Backend:
     """Opens the backend that was asked for, or fails; nothing is substituted.
 
     Args:
         name: one of :data:`BACKENDS`.
         threads: CPU threads of a graph; 0: one for each core.
+        precision: of the graphs; the bundle has it, or it is an error.
     """
     if name not in BACKENDS:
         raise RequestError(f"unknown backend '{name}'", note=nearest(name, BACKENDS))
     from msdm_engine.backends.onnxruntime import OnnxRuntimeBackend
 
-    return OnnxRuntimeBackend(bundle, threads=threads)
+    return OnnxRuntimeBackend(bundle, threads=threads, precision=precision)

@@ -10,8 +10,10 @@ import numpy as np
 from msdm_engine.backends.onnx_external import has_external_data
 from msdm_engine.bundle import Bundle
 from msdm_engine.errors import BackendError, BundleError, RequestError
+from msdm_engine.manifest import FLOAT32, GraphSpec, Variant
 
 MAX_THREADS = 1024
+BF16 = "bf16"
 
 
 def _check_is_whole(name: str, graph: bytes) -> None:
@@ -31,10 +33,16 @@ def _check_is_whole(name: str, graph: bytes) -> None:
         )
 
 
+def _hint(precision: str) -> str:
+    if precision == BF16:
+        return "ONNX Runtime's CPU has no bfloat16 arithmetic: use --precision float32 or fp16 there"
+    return "export the bundle again, or install a newer onnxruntime"
+
+
 class OnnxRuntimeBackend:
     """One session for each graph, made from verified bytes."""
 
-    def __init__(self, bundle: Bundle, *, threads: int = 0) -> None:
+    def __init__(self, bundle: Bundle, *, threads: int = 0, precision: str = FLOAT32) -> None:
         try:
             import onnxruntime
         except ImportError as error:
@@ -52,9 +60,11 @@ class OnnxRuntimeBackend:
             "version": onnxruntime.__version__,
             "provider": "CPUExecutionProvider",
             "threads": str(threads),
+            "precision": precision,
         }
         self._sessions: dict[str, Any] = {}
-        for name, graph in bundle.graphs.items():
+        for name, spec in bundle.in_precision(precision).items():
+            graph = bundle.contents[spec.file]
             _check_is_whole(name, graph)
             try:
                 # Left to itself, a session that fails tries again with other providers, and prints that it does.
@@ -64,14 +74,13 @@ class OnnxRuntimeBackend:
             except Exception as error:  # ONNX Runtime raises its own classes, derived from Exception only
                 raise BackendError(
                     f"ONNX Runtime {onnxruntime.__version__} cannot load the graph '{name}': {error}",
-                    hint="export the bundle again, or install a newer onnxruntime",
+                    hint=_hint(precision),
                 ) from error
-            self._check(name, session, bundle)
+            self._check(name, session, spec)
             self._sessions[name] = session
 
     @staticmethod
-    def _check(name: str, session: Any, bundle: Bundle) -> None:
-        spec = bundle.manifest.graphs[name]
+    def _check(name: str, session: Any, spec: GraphSpec | Variant) -> None:
         for side, found in (("inputs", session.get_inputs()), ("outputs", session.get_outputs())):
             try:
                 names, listed = [t.name for t in found], [t.name for t in getattr(spec, side)]

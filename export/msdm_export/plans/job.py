@@ -11,6 +11,7 @@ from msdm_engine.bundle import Bundle
 from msdm_engine.doctor.probe import probe_gpus
 from msdm_engine.errors import BackendError, RequestError, nearest
 from msdm_engine.plan_spec import PLAN_FOLDER, PLAN_PRECISIONS, PlanSpec, Range
+from msdm_export.bundle_folder import claimed
 from msdm_export.plans.builder import (
     build_plan,
     check_options,
@@ -24,7 +25,7 @@ from msdm_export.plans.profiles import Profile, input_shapes, parse_profiles
 from msdm_export.plans.source import Source, fixed_shapes, source_of
 from msdm_export.plans.targets import Target, check_precision, parse_target, targets_of
 from msdm_export.plans.toolchain import Toolchain, open_toolchain
-from msdm_export.plans.writer import add_plan, claimed, is_built
+from msdm_export.plans.writer import add_plan, is_built
 
 
 @dataclass(frozen=True)

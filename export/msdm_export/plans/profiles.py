@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from msdm_engine.contract import CONDITIONER, TEXT_ENCODER
 from msdm_engine.errors import BundleError, RequestError
 from msdm_engine.guidance import WITHOUT
-from msdm_engine.manifest import MAX_BATCH, GraphSpec
+from msdm_engine.manifest import MAX_BATCH, GraphSpec, Variant
 from msdm_engine.pairs import MAX_SIDE_PX, MIN_SIDE_PX
 from msdm_engine.plan_spec import Range
 
@@ -46,7 +46,7 @@ class Profile:
     def _pairs(self, other: Profile) -> Iterable[tuple[Range, Range]]:
         return ((getattr(self, name), getattr(other, name)) for name in self.__dataclass_fields__)
 
-    def dimensions(self, graph: str, spec: GraphSpec, stride: int) -> dict[str, Range]:
+    def dimensions(self, graph: str, spec: GraphSpec | Variant, stride: int) -> dict[str, Range]:
         """Range of each dynamic dimension of a graph's inputs, by the manifest's name for it.
 
         The text encoder runs one text at a time; the conditioner sees the branches folded into the batch.
@@ -89,7 +89,7 @@ def split_dimension(dimension: str, graph: str) -> tuple[int, str]:
     return int(factor or "1"), name
 
 
-def input_shapes(graph: str, spec: GraphSpec, dimensions: dict[str, int]) -> dict[str, tuple[int, ...]]:
+def input_shapes(graph: str, spec: GraphSpec | Variant, dimensions: dict[str, int]) -> dict[str, tuple[int, ...]]:
     """Shape of each input of a graph where its dynamic dimensions have these values."""
 
     def value(dimension: int | str) -> int:

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import onnx
 
 from msdm_engine.bundle import Bundle
-from msdm_engine.errors import BundleError
-from msdm_engine.manifest import FLOAT32, GraphSpec
+from msdm_engine.manifest import GraphSpec, Variant
 
 #: Where `msdm-export precision` lists the nodes that stay float32, each rule with its reason.
-EXCEPTIONS = "exceptions"
+KEPT = "float32"
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Source:
 
     graph: str
     precision: str
-    spec: GraphSpec
+    spec: GraphSpec | Variant
     data: bytes
     graph_sha256: str
     kept: dict[str, str]
@@ -46,28 +45,11 @@ def source_of(bundle: Bundle, graph: str, precision: str) -> Source:
     Raises:
         BundleError: the bundle does not have the graph in this precision, or has it of another float32 graph.
     """
-    spec = bundle.manifest.graphs[graph]
-    graph_sha256 = bundle.manifest.files[spec.file].sha256
-    if precision == FLOAT32:
-        return Source(graph, precision, spec, bundle.contents[spec.file], graph_sha256, {})
-    hint = f"msdm-export precision {bundle.folder} --to {precision}"
-    variant = spec.variants.get(precision)
-    if variant is None:
-        there = ", ".join([FLOAT32, *spec.variants])
-        raise BundleError(f"{bundle.folder} has no {precision} graph '{graph}'", note=f"it has {there}", hint=hint)
-    if variant.source_sha256 != graph_sha256:
-        raise BundleError(
-            f"the {precision} graph '{graph}' of {bundle.folder} was made from another float32 graph",
-            note=f"from {variant.source_sha256[:12]}, and the bundle's is {graph_sha256[:12]}",
-            hint=hint,
-        )
-    kept = {
-        node: str(entry.get("reason", ""))
-        for entry in variant.details.get(EXCEPTIONS, [])
-        for node in entry.get("nodes", [])
-    }
-    typed = GraphSpec(variant.file, variant.inputs, variant.outputs)
-    return Source(graph, precision, typed, bundle.contents[variant.file], graph_sha256, kept)
+    spec = bundle.in_precision(precision)[graph]
+    graph_sha256 = bundle.manifest.files[bundle.manifest.graphs[graph].file].sha256
+    details = spec.details if isinstance(spec, Variant) else {}
+    kept = {node: str(entry["reason"]) for entry in details.get(KEPT, []) for node in entry["nodes"]}
+    return Source(graph, precision, spec, bundle.contents[spec.file], graph_sha256, kept)
 
 
 def fixed_shapes(data: bytes, shapes: dict[str, tuple[int, ...]]) -> bytes:

@@ -57,7 +57,7 @@ def open_toolchain(backend: str) -> Toolchain:
     os.environ["POLYGRAPHY_USE_TENSORRT_RTX"] = str(int(rtx))
     try:
         trt = importlib.import_module(MODULES[backend])
-        config = importlib.import_module("polygraphy.config")
+        config: Any = importlib.import_module("polygraphy.config")
     except ImportError as error:
         raise BackendError(
             f"{PLAN_BACKENDS[backend]} cannot be imported: {error}", note="plans are built with it", hint=HOW[backend]

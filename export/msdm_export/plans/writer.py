@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +12,7 @@ from msdm_engine.errors import BundleError, OutputError, RequestError
 from msdm_engine.manifest import MANIFEST
 from msdm_engine.plan_spec import PLAN_FOLDER, PlanSpec
 from msdm_engine.png import write_atomically
-
-try:
-    import fcntl
-except ImportError:  # Windows; there two builds into one bundle are the caller's care
-    fcntl = None  # type: ignore[assignment]
+from msdm_export.bundle_folder import entry_of, write_new
 
 
 def bundle_to_build_in(bundle: Path | None, out: Path | None) -> Path:
@@ -47,52 +40,12 @@ def bundle_to_build_in(bundle: Path | None, out: Path | None) -> Path:
                 f"{out} is another bundle than {source.folder}", hint="choose another --out, or remove it"
             )
         return out
-    if out.exists():
-        raise OutputError(f"{out} exists and is not a bundle", hint="choose another --out")
-    temporary = out.with_name(f".{out.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    with _reported(out):
-        try:
-            for name, data in source.contents.items():
-                path = temporary / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(data)
-            (temporary / MANIFEST).write_text(replace(source.manifest, plans={}).to_json())
-            os.replace(temporary, out)
-        except OSError:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
+    write_new(out, replace(source.manifest, plans={}), source.contents)
     return out
 
 
-@contextlib.contextmanager
-def claimed(folder: Path) -> Iterator[None]:
-    """Holds a bundle's folder for one build; the operating system lets go when the process ends, however it ends.
-
-    Raises:
-        OutputError: another build holds it.
-    """
-    if fcntl is None:
-        yield
-        return
-    with _reported(folder):
-        descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise OutputError(
-                f"another build is writing plans into {folder}",
-                note="a manifest has one writer at a time",
-                hint="wait for it, or build in a copy: --out FOLDER",
-            ) from error
-        yield
-    finally:
-        os.close(descriptor)
-
-
 def add_plan(folder: Path, name: str, spec: PlanSpec, data: bytes) -> PlanSpec:
-    """Writes a plan and enters it in the manifest; the caller holds the folder (:func:`claimed`).
+    """Writes a plan and enters it in the manifest; the caller holds the folder, see :mod:`msdm_export.bundle_folder`.
 
     The plan comes first: a manifest never names what is not there. An interruption leaves a file that no manifest
     names, which the next build of it replaces.
@@ -103,7 +56,7 @@ def add_plan(folder: Path, name: str, spec: PlanSpec, data: bytes) -> PlanSpec:
     Raises:
         OutputError: the disk is full or the folder cannot be written; nothing of this plan is left behind.
     """
-    entry = replace(spec, size=len(data), sha256=hashlib.sha256(data).hexdigest())
+    entry = replace(spec, size=len(data), sha256=entry_of(data).sha256)
     with _reported(folder, len(data)):
         (folder / PLAN_FOLDER).mkdir(exist_ok=True)
         write_atomically(folder / spec.file, data)

@@ -15,11 +15,11 @@ from msdm_engine.bundle import Bundle, reference_bundle
 from msdm_engine.contract import DENOISER, TEXT_ENCODER
 from msdm_engine.errors import BackendError, BundleError, OutputError, RequestError
 from msdm_engine.plans import find_plan
+from msdm_export.bundle_folder import claimed
 from msdm_export.cli import main
 from msdm_export.plans import job
 from msdm_export.plans.job import BuildRequest, build
 from msdm_export.plans.options import BuildOptions
-from msdm_export.plans.writer import claimed
 
 pytestmark = [
     pytest.mark.usefixtures("rtx"),
@@ -155,7 +155,7 @@ def test_the_disk_fills_up_midway(micro: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_two_builds_into_one_bundle(micro: Path) -> None:
-    with claimed(micro), pytest.raises(OutputError, match="another build is writing plans"):
+    with claimed(micro), pytest.raises(OutputError, match="is being written by another process"):
         build(request_for(micro))
     assert len(build(request_for(micro))) == 3  # and it is free again
 
