@@ -10,6 +10,7 @@ import click
 from msdm_engine.cli_errors import MsdmGroup
 from msdm_engine.convert.cli import convert
 from msdm_engine.demo import demo
+from msdm_engine.doctor.cli import doctor
 from msdm_engine.gallery.cli import gallery
 from msdm_engine.layouts.cli import edit, layout
 from msdm_engine.log import Log
@@ -152,3 +153,4 @@ main.add_command(gallery)
 main.add_command(convert)
 main.add_command(layout)
 main.add_command(edit)
+main.add_command(doctor)

@@ -7,7 +7,9 @@ from pathlib import Path
 import click
 
 from msdm_engine.cli_errors import MsdmGroup
+from msdm_engine.doctor.cli import doctor
 from msdm_engine.manifest import DEFAULT_SAMPLING
+from msdm_export.inspect.cli import inspect
 from msdm_export.plans.cli import build
 from msdm_export.precision.cli import precision
 
@@ -51,4 +53,6 @@ def onnx(
 
 
 main.add_command(build)
+main.add_command(inspect)
+main.add_command(doctor)
 main.add_command(precision)

@@ -74,8 +74,8 @@ def parse(tools: Toolchain, source: Source, data: bytes) -> tuple[Any, Any, Any]
     parser = trt.OnnxParser(network, tools.logger)
     if not parser.parse(data):
         errors = [parser.get_error(i) for i in range(parser.num_errors)]
-        first = errors[0] if errors else None
-        where = f"operator {first.node_operator()} of the node '{first.node_name()}'" if first else "the model"
+        named = [f"operator {e.node_operator()} of the node '{e.node_name()}'" for e in errors if e.node_operator()]
+        where = named[0] if named else "the model"
         raise BackendError(
             f"{PLAN_BACKENDS[tools.backend]} {tools.version} cannot parse {where} in the graph '{source.graph}'",
             note="; ".join(error.desc() for error in errors) or log_of(tools),

@@ -137,7 +137,11 @@ def _parse(word: str, stride: int, dynamic: bool) -> list[Profile]:
                 hint=f"use {side + -side % stride}: that is what the engine pads {side} px to",
             )  # fmt: skip
     if not dynamic and len(height) + len(width) > 2:
-        raise RequestError(f"profile '{word}' is a range of sizes", hint="add --dynamic, or name each size")
+        raise RequestError(
+            f"profile '{word}' is a range of sizes",
+            note="a static plan has one",
+            hint="add --dynamic, or name each size",
+        )
     batches = _numbers(parts[1], word, ",", 1, MAX_BATCH, "batch")
     branches = _numbers(parts[2], word, ",", 1, MAX_BRANCHES, "branches") if len(parts) == 3 else [1]
     if dynamic:

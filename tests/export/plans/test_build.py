@@ -106,7 +106,7 @@ def test_targets_are_named_or_all_of_them(micro: Path, arguments: list[str]) -> 
 
 def test_an_operator_that_the_parser_lacks_is_named(write_bundle: Callable[..., Path]) -> None:
     folder = write_bundle(
-        lambda _, text, __: text.replace("[matrix] product = Conv", "[odd] d = Det(noise)\n product = Conv")
+        lambda _, text, __: text.replace("[matrix] product = Conv", "[odd] unused = Det(noise)\n product = Conv")
     )
     with pytest.raises(BackendError, match=r"operator Det of the node 'odd' in the graph 'denoiser'"):
         build(request_for(folder))
@@ -115,7 +115,8 @@ def test_an_operator_that_the_parser_lacks_is_named(write_bundle: Callable[..., 
 def test_a_failed_build_shows_the_builders_own_log(micro: Path) -> None:
     with pytest.raises(BackendError, match=r"cannot build the fp16 graph 'text_encoder' for sm_89") as caught:
         build(request_for(micro, options=BuildOptions(strip=True)))
-    assert "its log ends: [ERROR]" in str(caught.value)
+    assert "its log ends: " in str(caught.value)
+    assert "[ERROR]" in str(caught.value)
     assert "a machine with a GPU" in str(caught.value)
     assert not Bundle.open(micro).manifest.plans
 
@@ -205,7 +206,7 @@ def test_plans_are_found_or_it_is_said_why_not(micro: Path, rtx: Any) -> None:
         ({"target": "sm_86"}, "the compute capability sm_86"),
         ({"version": "1.0"}, "version 1.0"),
         ({"backend": "tensorrt"}, "is for TensorRT\n"),
-        ({"precision": "bf16"}, "precision bf16"),
+        ({"precision": "float32"}, "precision float32"),
         ({"dimensions": asked["dimensions"] | {"batch": 3}}, "batch 3, branches 1, rows 4, columns 4"),
     ):
         with pytest.raises(BackendError, match=said) as caught:
