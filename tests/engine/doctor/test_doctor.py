@@ -93,7 +93,7 @@ def test_this_machine_is_probed_in_a_process_of_its_own(monkeypatch: pytest.Monk
 def test_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probing, "probe_gpus", lambda: NONE)
     monkeypatch.setattr(report, "installed_versions", lambda: {"onnxruntime": "1.32.0"})
-    monkeypatch.setattr(report.importlib.util, "find_spec", lambda _: object())  # type: ignore[attr-defined]
+    monkeypatch.setattr(report.importlib.util, "find_spec", lambda _: object())
     result = CliRunner().invoke(main, ["doctor"])
     assert result.exit_code == 0, result.output
     assert "nothing is wrong" in result.output

@@ -39,7 +39,7 @@ def test_a_graph_as_it_should_be(micro: Path, rtx: Any, precision: str, dtype: s
 
 
 #: Change to the float16 denoiser -> what the walk says.
-DEPARTURES = {
+DEPARTURES: dict[str, tuple[Any, ...]] = {
     "matrix work in float32": (
         ("Cast<to=10>(state)", "Identity(state)"),
         ("Cast<to=10>(w)", "Identity(w)"),
@@ -74,7 +74,7 @@ def test_a_departure_is_refused_by_name(departure: str, write_bundle: Callable[.
         return text
 
     bundle = Bundle.open(write_bundle(change))
-    with pytest.raises(BackendError, match=str(said)) as caught:
+    with pytest.raises(BackendError, match=said) as caught:
         walked(rtx, source_of(bundle, DENOISER, "fp16"))
     assert "msdm-export precision" in str(caught.value)
 
