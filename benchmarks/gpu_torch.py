@@ -33,7 +33,8 @@ def compare(torch: Any) -> dict[str, Any]:
         expected = model(x, sigma, context)
         model = model.cuda()
         features = tuple(tensor.cuda() for tensor in context.map_features)
-        there = Context(*[tensor.cuda() for tensor in context[:4]], map_features=features)
+        keys, values, bias, pooled = (tensor.cuda() for tensor in context[:4])
+        there = Context(keys, values, bias, pooled, features)
         results: dict[str, Any] = {"gpu": torch.cuda.get_device_name(0), "batch": BATCH, "size_px": SIZE_PX}
         for name, dtype in (("float32", torch.float32), ("float16", torch.float16)):
             with torch.autocast("cuda", dtype=dtype, enabled=dtype != torch.float32):

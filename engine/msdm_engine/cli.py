@@ -52,7 +52,10 @@ def main() -> None:
 @click.option("--solver", help="euler, dpmpp-2m, euler-ancestral or sde-dpmpp-2m [default: the bundle's]")
 @click.option("--root", type=PATH, help="folder that paths in the request file are relative to [default: its own]")
 @click.option("--bundle", type=PATH, help="bundle folder [default: the reference bundle]")
-@click.option("--backend", default="onnxruntime", show_default=True)
+@click.option(
+    "--backend", default="onnxruntime", show_default=True,
+    help="onnxruntime, or with a provider and its options: onnxruntime:cuda,device_id=1 (tensorrt, openvino, ...)",
+)  # fmt: skip
 @click.option("--threads", type=int, default=0, help="CPU threads; 0: one for each core")
 @click.option("--precision", default=FLOAT32, show_default=True, help="of the graphs: float32, or one that was added")
 @click.option("--batch", type=int, help="pairs at once [default: the bundle's]")

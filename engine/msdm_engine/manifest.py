@@ -23,6 +23,10 @@ MANIFEST = "manifest.json"
 FLOAT32 = "float32"
 MAX_BATCH = 1024
 MAX_FILE_BYTES = 8 * 2**30
+#: Keys that a manifest may lack, and does where they are empty.
+OPTIONAL = ("plans", "providers")
+#: Options of execution providers that name files, folders, libraries or addresses hold one of these.
+PLACES = ("path", "dir", "file", "prefix", "library", "stream", "plugin")
 BASE_CHANNELS = len(IMAGE_CHANNELS) + len(MAP_CHANNELS)
 
 
@@ -136,6 +140,8 @@ class Manifest:
         data: ``name``, ``licence`` and ``source`` of the training data, which every pair carries on, and more.
         model, training, tools: provenance, as exported.
         plans: compiled graphs, by a name that says what they are for; none until `msdm-export build`.
+        providers: options of ONNX Runtime's execution providers for these graphs, by the provider's name. Nothing
+            that names a file or a folder: a bundle does not decide where its user's machine reads and writes.
     """
 
     name: str
@@ -152,6 +158,7 @@ class Manifest:
     data: dict[str, Any]
     tools: dict[str, str]
     plans: dict[str, PlanSpec] = field(default_factory=dict)
+    providers: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The text of ``manifest.json``; without variants or plans it is what it was before there were any."""
@@ -159,8 +166,9 @@ class Manifest:
         for graph in raw["graphs"].values():
             if not graph["variants"]:  # engines from before there were any refuse an unknown key
                 del graph["variants"]
-        if not self.plans:
-            del raw["plans"]
+        for optional in OPTIONAL:
+            if not raw[optional]:
+                del raw[optional]
         return json.dumps({"format": FORMAT_VERSION, **raw}, indent=1) + "\n"
 
     @staticmethod
@@ -186,7 +194,7 @@ class Manifest:
 
 
 def _manifest(raw: dict[str, Any]) -> Manifest:
-    top = keys(raw, "the manifest", [f.name for f in fields(Manifest) if f.name != "plans"], ("plans",))
+    top = keys(raw, "the manifest", [f.name for f in fields(Manifest) if f.name not in OPTIONAL], OPTIONAL)
     channels, classes = (
         whole(top["state_channels"], "state_channels", 1, 256),
         whole(top["n_classes"], "n_classes", 0, 250),
@@ -211,7 +219,16 @@ def _manifest(raw: dict[str, Any]) -> Manifest:
         data=data | {name: read_text(data.get(name), f"data '{name}'") for name in ("name", "licence", "source")},
         tools=mapping(top["tools"], "tools", read_text),
         plans=mapping(top.get("plans", {}), "plans", read_plan),
+        providers=mapping(top.get("providers", {}), "providers", _provider_options),
     )
+
+
+def _provider_options(raw: Any, where: str) -> dict[str, str]:
+    options = mapping(raw, where, read_text)
+    for name, value in options.items():
+        if any(word in name for word in PLACES) or "/" in value or "\\" in value:
+            raise malformed(f"{where} '{name}'", "names a place, which a bundle may not; give it with --backend")
+    return options
 
 
 def _file(raw: Any, where: str) -> FileEntry:

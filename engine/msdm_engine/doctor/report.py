@@ -116,6 +116,13 @@ def _onnx_runtime(probe: Probe, versions: Versions, has: Callable[[str], bool]) 
             trouble=True,
             mend=f"pip uninstall -y {' '.join(there)}, then install one: 'msdm[cpu]' or 'msdm[gpu]'",
         )
+    elif there == ["onnxruntime-gpu"] and any(name in versions for name in ORT_RTX_PLUGIN):
+        yield Finding(
+            "ONNX Runtime",
+            f"{shown}: the NV TensorRT RTX plugin runs on the plain onnxruntime",
+            trouble=True,
+            mend="an environment with 'msdm[cpu]' and the plugin, without onnxruntime-gpu",
+        )
     elif there and not has("onnxruntime"):
         yield Finding(
             "ONNX Runtime", f"{shown} is listed, its module is gone", trouble=True,

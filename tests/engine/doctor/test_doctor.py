@@ -44,6 +44,12 @@ def test_both_onnx_runtimes_at_once() -> None:
     ("probe", "versions", "what", "said"),
     [
         (NONE, {"onnxruntime": "1.32.0"}, "ONNX Runtime", "its module is gone"),
+        (
+            RTX,
+            {"onnxruntime-gpu": "1.32.0", "onnxruntime-ep-nv-tensorrt-rtx": "0.5.0"},
+            "ONNX Runtime",
+            "runs on the plain onnxruntime",
+        ),
         (NONE, {"onnxruntime": "1.18.1"}, "onnxruntime", "too old"),
         (NONE, {"tensorrt-rtx-cu13": "1.7.1.116"}, "Polygraphy", "built through it"),
         (NONE, {"cuda-bindings": "13.5.0", "cuda-python": "12.9.0"}, "cuda-python", "same major version"),
