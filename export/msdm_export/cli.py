@@ -10,6 +10,7 @@ from msdm_engine.cli_errors import MsdmGroup
 from msdm_engine.doctor.cli import doctor
 from msdm_engine.manifest import DEFAULT_SAMPLING
 from msdm_export.inspect.cli import inspect
+from msdm_export.ladder.cli import verify
 from msdm_export.plans.cli import build
 from msdm_export.precision.cli import precision
 
@@ -56,3 +57,4 @@ main.add_command(build)
 main.add_command(inspect)
 main.add_command(doctor)
 main.add_command(precision)
+main.add_command(verify)

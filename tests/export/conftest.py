@@ -12,6 +12,7 @@ import torch
 
 from msdm_engine.bundle import Bundle
 from msdm_export.bundle_writer import export_bundle
+from msdm_export.precision.variants import add_precision
 from msdm_train.data.pack import Pack, write_pack
 from msdm_train.data.reader import Field, Region
 from msdm_train.data.vocabulary import train_tokenizer
@@ -86,3 +87,12 @@ def bundle(checkpoint: Path, pack_path: Path, tmp_path_factory: pytest.TempPathF
     out = tmp_path_factory.mktemp("export") / "bundle"
     export_bundle(checkpoint, out, name="tiny", pack=pack_path)
     return Bundle.open(out)
+
+
+@pytest.fixture(scope="session")
+def typed_bundle(bundle: Bundle, pack_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same bundle with FP16 and BF16 graphs."""
+    out = tmp_path_factory.mktemp("typed") / "bundle"
+    add_precision(bundle.folder, "fp16", out=out, pack=pack_path)
+    add_precision(out, "bf16", pack=pack_path)
+    return out

@@ -32,6 +32,11 @@ class Format:
     handed_on: bool
 
 
+#: What the graphs are exported in, described in the same terms.
+SINGLE = Format(
+    FLOAT32, TensorProto.FLOAT, np.dtype(np.float32), float(np.finfo(np.float32).max), 2.0**-24, handed_on=True
+)
+
 FORMATS = {
     "fp16": Format("fp16", TensorProto.FLOAT16, np.dtype(np.float16), 65504.0, 2.0**-11, handed_on=True),
     # NumPy has no bfloat16, and the engine passes these tensors as NumPy arrays: between graphs they are float32.

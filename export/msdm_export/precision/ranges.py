@@ -39,9 +39,10 @@ class Range:
             self.largest, self.sigma = largest, sigma
         inside = np.clip(values, -half.largest, half.largest)
         error = inside - inside.astype(half.dtype).astype(np.float32)
-        norm = float(np.linalg.norm(inside.ravel()))
+        # Squares of float32 leave float32's range.
+        norm, off = (float(np.linalg.norm(part.ravel().astype(np.float64))) for part in (inside, error))
         if norm > 0:
-            self.lost = max(self.lost, float(np.linalg.norm(error.ravel())) / norm)
+            self.lost = max(self.lost, off / norm)
 
 
 def measure_ranges(

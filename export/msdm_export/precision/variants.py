@@ -25,8 +25,8 @@ from msdm_export.precision.rewrite import typed
 from msdm_export.precision.rules import Assignment, assign
 from msdm_train.data.pack import Pack
 
-#: Ranges are measured at the sizes of training and below, with all guidance branches and an empty text.
-RANGE_SIZES = (Size(128, 128, 2, 1), Size(64, 96, 1, 3))
+#: Ranges are measured at two sizes, with all guidance branches and an empty text; the network is convolutional.
+RANGE_SIZES = (Size(96, 128, 1, 1), Size(64, 64, 1, 3))
 #: Rows of the trajectories: every noise level from the first to the last is within a factor of about two of one.
 RANGE_STEPS = 12
 #: The first opset whose convolutions take the format.

@@ -1,0 +1,120 @@
+"""The rungs of a bundle's ladder: what runs each, what it is held to, and why a rung is not run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from msdm_engine.bundle import Bundle
+from msdm_engine.manifest import FLOAT32
+from msdm_export.conditions import Arrays, Run
+from msdm_export.ladder.errors import Tolerance
+from msdm_export.ladder.rounded import depths, rounded
+from msdm_export.onnx_export import round_to_half
+from msdm_export.precision.formats import FORMATS, SINGLE, Format
+from msdm_export.precision.variants import source_models
+from msdm_export.reference import run_of_model
+from msdm_export.sessions import run_session, session_from_model
+from msdm_train.model.msdm import MSDM
+from msdm_train.training.checkpoint import load_model, settled
+from msdm_train.training.from_bundle import read_bundle
+
+#: Over u sqrt(L). Half formats: on the reference bundle the largest root mean square is 0.6 of u sqrt(L), at the
+#: lowest noise level; other weights may have larger gains. Float32: a sum of n products in another order adds roundings
+#: that L does not count.
+FACTORS = {FLOAT32: 8.0, "fp16": 2.0, "bf16": 2.0}
+
+Models = dict[str, onnx.ModelProto]
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One rung.
+
+    Args:
+        what: what executes where, in words.
+        run: None where it cannot be run here; then ``not_run`` says why.
+        models: graphs whose tensors have the names of the float32 graphs, to search for the first diverging layer.
+    """
+
+    name: str
+    what: str
+    run: Run | None = None
+    tolerance: Tolerance | None = None
+    models: Models = field(default_factory=dict)
+    not_run: str = ""
+
+
+def reference_of(bundle: Bundle, checkpoint: Path | None) -> tuple[Run, str]:
+    """PyTorch float32 from a checkpoint, or rebuilt from the bundle's weights; and which of the two, in words.
+
+    A checkpoint's weights are rounded first if the bundle stores them in float16: what that loses is in the manifest
+    (``largest_relative_rounding``), and it is no error of a graph.
+    """
+    if checkpoint is not None:
+        model, info = load_model(settled(checkpoint))
+        what = f"PyTorch float32, checkpoint of step {info.step}"
+        if bundle.manifest.model.get("weights_stored_as") == "float16":
+            round_to_half(model)
+            what += ", weights rounded to float16 as the bundle stores them"
+        return run_of_model(model.eval()), what
+    info, weights, _ = read_bundle(bundle.folder)
+    model = MSDM(info.model)
+    model.load_state_dict(weights)
+    return run_of_model(model.eval()), f"PyTorch float32, rebuilt from the weights of bundle {bundle.manifest.name}"
+
+
+def rungs_of(bundle: Bundle) -> list[Rung]:
+    """All rungs above PyTorch, in order; those that cannot be run are there and say so."""
+    sources = source_models(bundle)
+    std = float(np.sqrt(np.mean(np.square(bundle.manifest.model["config"]["state_std"]))))
+    rungs = [
+        Rung(
+            "onnx float32",
+            "the float32 graphs on ONNX Runtime, CPU",
+            _run_of({name: session_from_model(data) for name, data in bundle.graphs.items()}),
+            _tolerance(sources, SINGLE, std),
+            sources,
+        )
+    ]
+    for half in FORMATS.values():
+        rungs.extend(_half_rungs(bundle, half, std))
+    rungs.append(Rung("plan", "TensorRT plans", not_run="not run: no GPU"))
+    return rungs
+
+
+def _half_rungs(bundle: Bundle, half: Format, std: float) -> list[Rung]:
+    emulated = Rung(half.name, "typed graphs, each half tensor rounded, sums in float32 (ONNX Runtime, CPU)")
+    if not all(half.name in spec.variants for spec in bundle.manifest.graphs.values()):
+        make = f"msdm-export precision {bundle.folder} --to {half.name}"
+        return [Rung(emulated.name, emulated.what, not_run=f"not run: the bundle has no {half.name} graphs; {make}")]
+    specs = bundle.in_precision(half.name)
+    typed = {name: onnx.load_from_string(bundle.contents[spec.file]) for name, spec in specs.items()}
+    tolerance = _tolerance(typed, half, std)
+    models = {name: rounded(model, half) for name, model in typed.items()}
+    runs = _run_of({name: session_from_model(model) for name, model in models.items()})
+    found = [Rung(half.name, emulated.what, runs, tolerance, models)]
+    served = f"{half.name} on CPU"
+    if half.handed_on:
+        what = "typed graphs as ONNX Runtime's CPU executes them: stored in half, most arithmetic in float32"
+        as_is = _run_of({name: session_from_model(model) for name, model in typed.items()})
+        found.append(Rung(served, what, as_is, tolerance, typed))
+    else:
+        found.append(Rung(served, "typed graphs", not_run=f"not run: ONNX Runtime's CPU has no {half.name} arithmetic"))
+    return found
+
+
+def _run_of(sessions: dict[str, object]) -> Run:
+    def run(graph: str, inputs: Arrays) -> Arrays:
+        return run_session(sessions[graph], inputs)
+
+    return run
+
+
+def _tolerance(models: Models, kind: Format, std: float) -> Tolerance:
+    return Tolerance(
+        kind.roundoff, {name: depths(model, kind) for name, model in models.items()}, FACTORS[kind.name], std
+    )
