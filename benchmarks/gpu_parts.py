@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from benchmarks.gpu_cuda import Cuda, Trajectory, call, trajectory_in_numpy
-from benchmarks.timer import measure
 
 from msdm_engine import Bundle
 from msdm_engine.doctor.probe import Probe, probe_gpus
@@ -161,8 +160,3 @@ PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     "onnxruntime": onnxruntime_cuda,
     "tensorrt": tensorrt_plans,
 }
-
-
-def timed(function: Callable[[], object]) -> dict[str, Any]:
-    """Median and spread of one function, in seconds."""
-    return measure({"run": function}, warmups=2, repeats=9)["run"].as_dict()

@@ -121,6 +121,8 @@ def show(bundle: Path | None) -> None:
     for name, spec in manifest.graphs.items():
         also = "".join(f", {precision}" for precision in spec.variants)
         click.echo(f"graph  {name:14s} {manifest.files[spec.file].size / 2**20:7.2f} MiB  {FLOAT32}{also}")
+    for name, plan in manifest.plans.items():
+        click.echo(f"plan   {name:44s} {plan.size / 2**20:7.2f} MiB")
     for name, preset in manifest.presets.items():
         click.echo(f"preset {name:24s} {preset.description}")
 

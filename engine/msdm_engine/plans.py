@@ -18,7 +18,7 @@ Candidates = dict[str, PlanSpec]
 def find_plan(
     bundle: Bundle, graph: str, *, backend: str, version: str, target: str, precision: str, dimensions: dict[str, int]
 ) -> str:
-    """Name of the plan that runs ``graph`` here; a static plan is preferred, for its CUDA graphs last.
+    """Name of the plan that runs ``graph`` here; a static plan is preferred: its CUDA graph is captured once.
 
     Args:
         backend: ``tensorrt`` or ``tensorrt-rtx``.

@@ -149,6 +149,8 @@ def _tensorrt(probe: Probe, versions: Versions) -> Iterator[Finding]:
         yield Finding(PLAN_BACKENDS[backend], ", ".join(there) or "absent", mend="" if there else mend)
         if there and "polygraphy" not in versions:
             yield Finding("Polygraphy", "absent, and plans are built through it", trouble=True, mend=mend)
+        elif there:
+            yield Finding("Polygraphy", versions["polygraphy"])
     data_centre = [gpu for gpu in probe.gpus if gpu.target in ("sm_80", "sm_90", "sm_100", "sm_103")]
     if data_centre and any(name in versions for name in TENSORRT_RTX) and not any(n in versions for n in TENSORRT):
         state = f"TensorRT for RTX does not run on {data_centre[0].name} ({data_centre[0].target})"

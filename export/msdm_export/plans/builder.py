@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from msdm_engine.errors import BackendError, InputError, RequestError
@@ -149,7 +148,7 @@ def check_options(tools: Toolchain, options: BuildOptions) -> None:
 
 
 def _path(options: BuildOptions) -> str | None:
-    return str(options.timing_cache) if isinstance(options.timing_cache, Path) else None
+    return None if options.timing_cache is None else str(options.timing_cache)
 
 
 @contextmanager

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from msdm_engine.bundle import Bundle
 from msdm_engine.doctor.probe import probe_gpus
@@ -70,8 +71,6 @@ def build(request: BuildRequest, report: Callable[[str], None] = lambda _: None)
     """
     if request.precision not in PLAN_PRECISIONS:
         raise RequestError(f"unknown precision '{request.precision}'", note=nearest(request.precision, PLAN_PRECISIONS))
-    for word in request.targets:  # before TensorRT is looked for: these need none
-        parse_target(word, request.backend)
     bundle = Bundle.open(request.folder)
     profiles = parse_profiles(request.profiles, bundle.manifest.stride, dynamic=request.options.dynamic)
     tools = open_toolchain(request.backend)
@@ -111,9 +110,10 @@ def _rows(
             rows.append(Row(name, bundle.manifest.plans[name], kept=True))
             continue
         report(f"[{number}/{len(wanted)}] {name}: building")
+        measured: dict[str, Any] = {"timing_cache_sha256": timing_cache_sha256(request.options)}
         built = build_plan(tools, source, target, dimensions, request.options)
-        measured = {"seconds": round(built.seconds, 3), "layers": counts(built.layers)}
-        entry = add_plan(request.folder, name, _with_build(spec, measured), built.data)
+        measured |= {"seconds": round(built.seconds, 3), "layers": counts(built.layers)}
+        entry = add_plan(request.folder, name, replace(spec, build=measured), built.data)
         report(f"[{number}/{len(wanted)}] {name}: {entry.size / 2**20:.1f} MiB in {built.seconds:.1f} s")
         rows.append(Row(name, entry, kept=False))
     return rows
@@ -153,14 +153,8 @@ def _spec(
         target=str(target),
         precision=source.precision,
         profile=dimensions,
-        options=options.recorded(
-            user_allocation=needs_user_allocation(tools), timing_cache_sha256=timing_cache_sha256(options)
-        ),
+        options=options.recorded(user_allocation=needs_user_allocation(tools)),
     )
-
-
-def _with_build(spec: PlanSpec, measured: dict[str, object]) -> PlanSpec:
-    return PlanSpec(**{**vars(spec), "build": measured})
 
 
 def _check_targets_are_here(targets: Sequence[Target]) -> None:

@@ -18,7 +18,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import onnx
 
 from msdm_engine.contract import DENOISER, DENOISER_INPUTS, DENOISER_OUTPUTS
@@ -176,8 +175,3 @@ def _update_problems(layers: Iterable[Layer]) -> Iterator[str]:
 
 def _types(layer: Layer) -> str:
     return " x ".join(dtype for _, dtype in layer.inputs[:2]) + f" -> {layer.dtype}"
-
-
-def parameters(data: bytes) -> int:
-    """Values in a model's initializers."""
-    return sum(int(np.prod(i.dims)) for i in onnx.load_from_string(data).graph.initializer)

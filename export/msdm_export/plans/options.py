@@ -36,19 +36,20 @@ class BuildOptions:
         if self.workspace_mib is not None and not 1 <= self.workspace_mib <= MAX_WORKSPACE_MIB:
             raise RequestError(f"workspace of {self.workspace_mib} MiB", note=f"1 to {MAX_WORKSPACE_MIB}")
 
-    def recorded(self, *, user_allocation: bool, timing_cache_sha256: str | None) -> dict[str, Any]:
+    def recorded(self, *, user_allocation: bool) -> dict[str, Any]:
         """For the manifest: what was asked for, and what capturing the plan in a CUDA graph needs.
+
+        The timing cache is not among it: it saves measuring, each build adds to it, and a plan made with an older one
+        is as good. Its hash is kept with what the build measured.
 
         Args:
             user_allocation: the plan was built to never allocate by itself (a flag of TensorRT for RTX).
-            timing_cache_sha256: of the cache as it was read.
         """
         return {
             "level": self.level,
             "workspace_mib": self.workspace_mib,
             "stripped": self.strip,
             "dynamic": self.dynamic,
-            "timing_cache_sha256": timing_cache_sha256,
             # One stream: what is captured has no fork. User-managed activation memory at a fixed address. Kernels of
             # a static shape are specialised when the plan is loaded, not in the background while it runs.
             "capture": {"aux_streams": 0, "allocation": "user", "user_allocation_flag": user_allocation}
