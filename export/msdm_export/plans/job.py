@@ -80,23 +80,24 @@ def build(request: BuildRequest, report: Callable[[str], None] = lambda _: None)
     check_options(tools, request.options)
     if not tools.rtx:
         _check_targets_are_here(targets)
-    sources = [source_of(bundle, graph, request.precision) for graph in bundle.manifest.graphs]
-    if request.memory_mib is not None:
-        for profile in profiles:
-            check_memory(profile, sources, bundle.manifest.stride, request.memory_mib)
     with claimed(request.folder):
-        return list(_rows(request, tools, sources, targets, profiles, report))
+        bundle = Bundle.open(request.folder)  # again: now nobody else changes it
+        sources = [source_of(bundle, graph, request.precision) for graph in bundle.manifest.graphs]
+        if request.memory_mib is not None:
+            for profile in profiles:
+                check_memory(profile, sources, bundle.manifest.stride, request.memory_mib)
+        return _rows(request, bundle, tools, sources, targets, profiles, report)
 
 
 def _rows(
     request: BuildRequest,
+    bundle: Bundle,
     tools: Toolchain,
     sources: Sequence[Source],
     targets: Sequence[Target],
     profiles: Sequence[Profile],
     report: Callable[[str], None],
 ) -> list[Row]:
-    bundle = Bundle.open(request.folder)  # again: this process holds it now
     stride = bundle.manifest.stride
     wanted: dict[str, tuple[Source, Target, dict[str, Range]]] = {}
     for target, profile, source in itertools.product(targets, profiles, sources):
