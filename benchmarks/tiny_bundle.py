@@ -12,7 +12,7 @@ from onnx import TensorProto, checker, helper
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from msdm_engine.conditions.colour import Colour, RegionColour
-from msdm_engine.contract import CONDITIONER, DENOISER, TEXT_ENCODER
+from msdm_engine.contract import CONDITIONER, CRITIC, DENOISER, TEXT_ENCODER
 from msdm_engine.manifest import FileEntry, GraphSpec, Manifest, Preset, Sampling, TensorSpec
 
 STRIDE, TOKENS, WIDTH = 16, 8, 2
@@ -42,6 +42,11 @@ def _specs() -> dict[str, GraphSpec]:
         TEXT_ENCODER: GraphSpec("text_encoder.onnx", text, _tensors(token_states=("samples", TOKENS, WIDTH))),
         CONDITIONER: GraphSpec("conditioner.onnx", conditions, _tensors(**context)),
         DENOISER: GraphSpec("denoiser.onnx", step, _tensors(state_next=state, denoised=state)),
+        CRITIC: GraphSpec(
+            "critic.onnx",
+            _tensors(image=("batch", 3, *_PICTURE)),
+            _tensors(critic_maps=("batch", 3, *_PICTURE)),
+        ),
     }
 
 
@@ -55,6 +60,12 @@ def _graph(name: str, spec: GraphSpec) -> bytes:
     elif name == CONDITIONER:
         nodes.append(helper.make_node("Concat", ["colour", "maps_present"], ["pooled"], axis=1))
         nodes.append(helper.make_node("Identity", ["maps"], ["map_features_0"]))
+    elif name == CRITIC:  # dark pixels are nuclei, whose maps are flat
+        constants.append(helper.make_tensor("channels", TensorProto.INT64, [1], [1]))
+        nodes.append(helper.make_node("ReduceMean", ["image", "channels"], ["grey"], keepdims=1))
+        nodes.append(helper.make_node("Neg", ["grey"], ["foreground"]))
+        nodes.append(helper.make_node("Sub", ["grey", "grey"], ["flat"]))
+        nodes.append(helper.make_node("Concat", ["foreground", "flat", "flat"], ["critic_maps"], axis=1))
     else:  # D = tanh(x), x' = c_x x + c_d D + c_prev D_prev + c_noise z
         nodes.append(helper.make_node("Tanh", ["state"], ["denoised"]))
         nodes.append(helper.make_node("Split", ["row"], ["sigma", "c0", "c1", "c2", "c3"], axis=0, num_outputs=5))
@@ -98,6 +109,7 @@ def tiny_bundle() -> dict[str, bytes]:
         training={"steps": 0},
         data={"name": "drawn", "licence": "CC0-1.0", "source": "made by a benchmark"},
         tools={"python": "3"},
+        critic={"stride": STRIDE, "architecture": "darkness"},
     )
     return {"manifest.json": manifest.to_json().encode(), **files}
 

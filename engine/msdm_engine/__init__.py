@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from msdm_engine.bundle import Bundle
     from msdm_engine.conditions.colour import Colour, RegionColour, colour_from_image
     from msdm_engine.conditions.metadata import Metadata
+    from msdm_engine.critic import Acceptance, Agreement
     from msdm_engine.engine import Engine
     from msdm_engine.errors import MsdmError
     from msdm_engine.guidance import Guidance
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from msdm_engine.request_file import load_request
 
 _WHERE = {
+    "Acceptance": "critic",
+    "Agreement": "critic",
     "Bundle": "bundle",
     "Colour": "conditions.colour",
     "ColourChoice": "request",
@@ -43,6 +46,8 @@ _WHERE = {
     "verify_set": "records",
 }
 __all__ = [
+    "Acceptance",
+    "Agreement",
     "Bundle",
     "Colour",
     "ColourChoice",

@@ -10,6 +10,9 @@ from pathlib import Path, PurePosixPath
 from msdm_engine.contract import (
     CONDITIONER,
     CONDITIONER_INPUTS,
+    CRITIC,
+    CRITIC_INPUTS,
+    CRITIC_OUTPUTS,
     DENOISER,
     DENOISER_INPUTS,
     DENOISER_OUTPUTS,
@@ -160,12 +163,19 @@ def _check_graphs(folder: Path, manifest: Manifest) -> None:
         _check_variants(folder, manifest, graph, spec)
     if TOKENIZER not in manifest.files:
         raise BundleError(f"{folder} lacks {TOKENIZER}", hint="export the bundle again")
+    if (CRITIC in manifest.graphs) != (manifest.critic is not None):
+        has, lacks = ("graph", "description") if CRITIC in manifest.graphs else ("description", "graph")
+        raise BundleError(
+            f"{folder} has the {has} of a critic and lacks its {lacks}",
+            hint="add the critic again: msdm-export critic BUNDLE --from SEGMENTER --out NEW_BUNDLE",
+        )
     # What else the conditioner gives out is handed to the denoiser under its own name.
     context = tuple(tensor.name for tensor in manifest.graphs[CONDITIONER].outputs)
     for graph, inputs, outputs in (
         (TEXT_ENCODER, TEXT_ENCODER_INPUTS, TEXT_ENCODER_OUTPUTS),
         (CONDITIONER, CONDITIONER_INPUTS, context),
         (DENOISER, (*DENOISER_INPUTS, *context), DENOISER_OUTPUTS),
+        *([(CRITIC, CRITIC_INPUTS, CRITIC_OUTPUTS)] if CRITIC in manifest.graphs else []),
     ):
         for side, tensors, expected in (
             ("inputs", manifest.graphs[graph].inputs, inputs),

@@ -46,10 +46,13 @@ def main() -> None:
 @click.option("--colour-from", type=PATH, help="take the colour of this picture")
 @click.option("--colour-mask", type=PATH, help="instance map of that picture")
 @click.option("--colour-jitter", type=float, default=0.0, help="move each mean colour by up to this (8-bit units)")
-@click.option("--guide-text", type=float, default=0.0, help="guidance towards the text; 0 is none")
-@click.option("--guide-colour", type=float, default=0.0, help="guidance towards the colour; 0 is none")
+@click.option("--guide-text", type=float, help="guidance towards the text; 0 is none [default: the bundle's]")
+@click.option("--guide-colour", type=float, help="guidance towards the colour; 0 is none [default: the bundle's]")
 @click.option("--steps", type=int, help="denoising steps [default: the bundle's]")
 @click.option("--solver", help="euler, dpmpp-2m, euler-ancestral or sde-dpmpp-2m [default: the bundle's]")
+@click.option("--min-agreement", type=float, help="draw a pair again if the critic's Dice with its mask is below")
+@click.option("--max-redraws", type=int, help="draws of a pair after the first (with --min-agreement) [default: 3]")
+@click.option("--critic/--no-critic", default=True, show_default=True, help="score each pair with the bundle's critic")
 @click.option("--root", type=PATH, help="folder that paths in the request file are relative to [default: its own]")
 @click.option("--bundle", type=PATH, help="bundle folder [default: the reference bundle]")
 @click.option(
@@ -72,6 +75,7 @@ def sample(
     threads: int,
     precision: str,
     batch: int | None,
+    critic: bool,
     resume: bool,
     validate: bool,
     root: Path | None,
@@ -98,12 +102,20 @@ def sample(
         refuse_root_without_file(root)
         request = request_from_flags(options)
     if validate:
-        click.echo(describe(request, bundle, batch))
+        click.echo(describe(request, bundle, batch, critic=critic))
         return
     generate(
-        request, out, bundle=bundle, backend=backend, threads=threads, precision=precision, batch=batch, resume=resume,
+        request,
+        out,
+        bundle=bundle,
+        backend=backend,
+        threads=threads,
+        precision=precision,
+        batch=batch,
+        critic=critic,
+        resume=resume,
         log=log,
-    )  # fmt: skip
+    )
 
 
 @main.command()
@@ -111,6 +123,7 @@ def sample(
 def show(bundle: Path | None) -> None:
     """Verify a bundle and say what it holds."""
     from msdm_engine.bundle import Bundle
+    from msdm_engine.describe import critic_text
 
     opened = Bundle.open(bundle)
     manifest = opened.manifest
@@ -118,11 +131,14 @@ def show(bundle: Path | None) -> None:
     click.echo(f"trained on {manifest.data['name']}, licence {manifest.data['licence']}")
     sampling = manifest.sampling
     click.echo(f"default: {sampling.solver}, {sampling.steps} steps, {sampling.size_px} px, batch {sampling.batch}")
+    strengths = ", ".join(f"{k} {v:g}" for k, v in manifest.guidance.to_json().items() if v)
+    click.echo(f"guidance: {strengths or 'none'}")
     for name, spec in manifest.graphs.items():
         also = "".join(f", {precision}" for precision in spec.variants)
         click.echo(f"graph  {name:14s} {manifest.files[spec.file].size / 2**20:7.2f} MiB  {FLOAT32}{also}")
     for name, plan in manifest.plans.items():
         click.echo(f"plan   {name:44s} {plan.size / 2**20:7.2f} MiB")
+    click.echo(critic_text(manifest.critic))
     for name, preset in manifest.presets.items():
         click.echo(f"preset {name:24s} {preset.description}")
 

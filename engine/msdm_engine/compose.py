@@ -13,6 +13,7 @@ import numpy as np
 
 from msdm_engine.conditions.colour import Colour, RegionColour, colour_from_image
 from msdm_engine.conditions.metadata import Metadata
+from msdm_engine.critic import Acceptance
 from msdm_engine.errors import InputError, RequestError, nearest
 from msdm_engine.guidance import Guidance
 from msdm_engine.layouts import LayoutRequest, draw_layout
@@ -21,6 +22,7 @@ from msdm_engine.mask_findings import MaskFindings, findings_of
 from msdm_engine.masks import mask_files, read_instances, read_labels, read_rgb, renumbered
 from msdm_engine.noise import uniform
 from msdm_engine.pairs import PairRequest
+from msdm_engine.redraw import check_has_critic
 from msdm_engine.request import ColourChoice, GroupRequest, Layout, Masks, SetRequest, check_total
 
 #: Median nuclear area in px of tiles tagged with this nuclear size; a layout without an area follows its preset.
@@ -64,6 +66,7 @@ class ComposedGroup:
             filled up.
         masks_sha256: of the names and labels of the masks that it follows; None: it follows no masks.
         findings: what is unusual in those masks.
+        acceptance: which of its pairs are drawn again; None: none.
         pair: the conditions of pair ``first <= index < first + count``.
     """
 
@@ -75,6 +78,7 @@ class ComposedGroup:
     work: dict[Size, tuple[int, int]]
     masks_sha256: str | None
     findings: MaskFindings
+    acceptance: Acceptance | None
     pair: Callable[[int], PairRequest]
 
     def pairs(self, done: Collection[int] = ()) -> Iterator[PairRequest]:
@@ -163,6 +167,8 @@ def compose(manifest: Manifest, request: SetRequest, batch: int | None = None) -
 def _compose_group(
     manifest: Manifest, group: GroupRequest, set_seed: int, first: int, batch: int | None
 ) -> ComposedGroup:
+    if group.acceptance is not None:
+        check_has_critic(manifest)
     seed = set_seed if group.seed is None else group.seed
     look = appearance(manifest, group)
     default = manifest.sampling
@@ -182,7 +188,8 @@ def _compose_group(
     else:
         told = "invented"
     work = _work(islice(cycle(sizes), count), sampling.batch)
-    _check_batch(work, sampling.batch, len(group.guidance.branches()))
+    guidance = manifest.guidance if group.guidance is None else group.guidance
+    _check_batch(work, sampling.batch, len(guidance.branches()))
 
     def pair(index: int) -> PairRequest:
         colour = jittered(look.colour, group.colour.jitter, seed, index)
@@ -191,7 +198,7 @@ def _compose_group(
         instances, name = draw(index)
         return PairRequest(index, seed, *_shape(instances), instances, colour, look.metadata, f"{told}{name}")
 
-    return ComposedGroup(first, count, sampling, group.guidance, look, work, masks_sha256, findings, pair)
+    return ComposedGroup(first, count, sampling, guidance, look, work, masks_sha256, findings, group.acceptance, pair)
 
 
 def _work(sizes: Iterable[Size], batch: int) -> dict[Size, tuple[int, int]]:

@@ -18,6 +18,8 @@ name                    shape, dtype               meaning
 ``token_states``        [N, T, D] float32          states of the text encoder
 ``row``                 [5] float32                :data:`SCHEDULE_ROW`
 ``guidance``            [G, B] float32             weights of the branches; each column sums to one
+``image``               [B, 3, H, W] float32       a finished picture, RGB in [-1, 1]
+``critic_maps``         [B, 3, H, W] float32       foreground as 2p - 1, horizontal, vertical, in [-1, 1]
 ======================  =========================  ========================================================
 """
 
@@ -38,6 +40,8 @@ MASKED_BIAS = -1.0e4
 TEXT_ENCODER = "text_encoder"
 CONDITIONER = "conditioner"
 DENOISER = "denoiser"
+#: A segmenter trained on real tiles only, which sees nothing but the finished picture. A bundle may lack it.
+CRITIC = "critic"
 
 #: Inputs and outputs that the engine itself feeds and reads. Every other output of the conditioner is
 #: handed to the denoiser under its own name, so the engine does not know how many levels a network has.
@@ -47,3 +51,5 @@ CONDITIONER_INPUTS = ("maps", "maps_present", "colour", "colour_present", "token
 ROW = "row"
 DENOISER_INPUTS = ("state", "denoised_prev", "noise", ROW, "guidance")
 DENOISER_OUTPUTS = ("state_next", "denoised")
+CRITIC_INPUTS = ("image",)
+CRITIC_OUTPUTS = ("critic_maps",)

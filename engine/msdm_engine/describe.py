@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from msdm_engine.bundle import Bundle
 from msdm_engine.compose import ComposedGroup, Size, compose
@@ -11,36 +12,57 @@ from msdm_engine.contract import DENOISER
 from msdm_engine.engine import Padding
 from msdm_engine.errors import BundleError
 from msdm_engine.job import check_texts
+from msdm_engine.redraw import check_critic_is_asked
 from msdm_engine.request import SetRequest
 
 MAX_ELEMENTS = 2**50
+#: Characters of one thing that a bundle says of its critic.
+MAX_TOLD = 80
 
 
-def describe(request: SetRequest, bundle: Path | None, batch: int | None) -> str:
+def describe(request: SetRequest, bundle: Path | None, batch: int | None, *, critic: bool = True) -> str:
     """Checks a request as :func:`msdm_engine.job.generate` does, and says what it would make; writes nothing.
 
     The cost is in megapixel-steps: runs of the denoiser, times the megapixels that it sees: padded to the stride,
-    short batches filled up, each guidance branch counted in the rows where guidance acts.
+    short batches filled up, each guidance branch counted in the rows where guidance acts. Where pairs may be drawn
+    again, the worst case stands beside it; the critic's own runs are not counted.
     """
+    check_critic_is_asked(request, critic)
     opened = Bundle.open(bundle)
     groups = compose(opened.manifest, request, batch)
     check_texts(TextTokenizer(opened.tokenizer, opened.manifest.text_tokens), groups)
-    lines, total = [], 0.0
+    lines, total, worst = [], 0.0, 0.0
     for number, group in enumerate(groups):
         for size, (pairs, computed) in group.work.items():
             cost = computed * runs_per_pair(group) * megapixels(opened, size)
             total += cost
+            worst += cost * (1 + group.acceptance.redraws if group.acceptance else 1)
             lines.append(
                 f"group {number}: {pairs} pair(s) of {size[0]} x {size[1]} px, {group.look.preset or 'no preset'}, "
                 f"{group.sampling.solver}, {group.sampling.steps} steps, {len(group.guidance.branches())} guidance "
                 f"branch(es), batch {group.sampling.batch}, cost {cost:.4g} megapixel-steps, about "
                 f"{tensor_mib(opened, size, group):.0f} MiB of tensors"
             )
+        if group.acceptance:
+            lines.append(
+                f"group {number}: pairs below a Dice of {group.acceptance.at_least:g} with the critic are drawn again, "
+                f"up to {group.acceptance.redraws} time(s)"
+            )
         if group.findings.text():
             lines.append(f"group {number}: {group.findings.text()}")
     pairs = sum(group.count for group in groups)
-    lines.append(f"{pairs} pairs, cost {total:.4g} megapixel-steps; nothing was written")
+    at_worst = f" (at worst {worst:.4g}, if every pair is drawn as often as it may)" if worst > total else ""
+    lines.append(f"{pairs} pairs, cost {total:.4g} megapixel-steps{at_worst}; nothing was written")
     return "\n".join(lines)
+
+
+def critic_text(critic: dict[str, Any] | None) -> str:
+    """What a bundle says of its critic, on one line: short texts that steer no terminal, as bundles are untrusted."""
+    if critic is None:
+        return "critic none: pairs are not scored (msdm-export critic adds one)"
+    texts = {name: " ".join(map(str, value)) if isinstance(value, list) else value for name, value in critic.items()}
+    told = (f"{name} {text}"[:MAX_TOLD] for name, text in texts.items() if not isinstance(text, dict))
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in f"critic {', '.join(told)}")
 
 
 def runs_per_pair(group: ComposedGroup) -> int:

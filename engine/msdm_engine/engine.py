@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
@@ -24,21 +24,24 @@ from msdm_engine.conditions.metadata import TextTokenizer
 from msdm_engine.contract import (
     CONDITIONER,
     CONDITIONER_INPUTS,
+    CRITIC,
+    CRITIC_INPUTS,
+    CRITIC_OUTPUTS,
     DENOISER,
     IMAGE_CHANNELS,
     MAP_CHANNELS,
     TEXT_ENCODER,
 )
+from msdm_engine.critic import Seen, image_from_pictures
 from msdm_engine.errors import BackendError, NumericsError, RequestError
 from msdm_engine.guidance import WITHOUT, Guidance
 from msdm_engine.manifest import FLOAT32, Sampling
-from msdm_engine.noise import gaussian
+from msdm_engine.noise import gaussian, step_of_attempt
 from msdm_engine.pairs import Pair, PairRequest
 from msdm_engine.sampler import trajectory
 
 #: Encoded texts kept; a set may have as many texts as pairs.
 MAX_TEXTS = 1024
-NO_GUIDANCE = Guidance()
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,10 @@ class Padding:
         outside[: self.height, : self.width] = False
         grown[outside & (grown > 0)] += int(instances.max())
         return grown
+
+    def grow_pictures(self, pictures: np.ndarray) -> np.ndarray:
+        """Continues pictures by reflection: [B, H, W, 3] -> [B, H + rows, W + columns, 3]."""
+        return np.pad(pictures, ((0, 0), (0, self.rows), (0, self.columns), (0, 0)), mode="symmetric")
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -119,7 +126,9 @@ class Engine:
         self,
         requests: Iterable[PairRequest],
         sampling: Sampling | None = None,
-        guidance: Guidance = NO_GUIDANCE,
+        guidance: Guidance | None = None,
+        *,
+        critic: bool = True,
     ) -> Iterator[Pair]:
         """Generates one pair for each request, in their order.
 
@@ -129,7 +138,9 @@ class Engine:
         Args:
             sampling: solver, steps and batch; None: the bundle's own. Change it with
                 ``engine.bundle.manifest.sampling.changed(steps=12)``.
-            guidance: strengths and noise interval.
+            guidance: strengths and noise interval; None: the bundle's own.
+            critic: show each finished batch to the bundle's critic, if it has one, for ``Pair.agreement``. It runs
+                once a batch; images and masks are the same without it.
 
         Raises:
             RequestError: a text that is too long.
@@ -137,19 +148,23 @@ class Engine:
             BackendError: a graph failed, or returned something else than the contract says.
         """
         sampling = sampling or self.bundle.manifest.sampling
+        guidance = self.bundle.manifest.guidance if guidance is None else guidance
+        critic = critic and CRITIC in self.bundle.manifest.graphs
         waiting: list[PairRequest] = []
         for request in requests:
             if waiting and _size(waiting[0]) != _size(request):
-                yield from self._batch(waiting, sampling, guidance)
+                yield from self._batch(waiting, sampling, guidance, critic)
                 waiting = []
             waiting.append(request)
             if len(waiting) == sampling.batch:  # now, and not when the next request is there: it may be an error
-                yield from self._batch(waiting, sampling, guidance)
+                yield from self._batch(waiting, sampling, guidance, critic)
                 waiting = []
         if waiting:
-            yield from self._batch(waiting, sampling, guidance)
+            yield from self._batch(waiting, sampling, guidance, critic)
 
-    def _batch(self, requests: Sequence[PairRequest], sampling: Sampling, guidance: Guidance) -> Iterator[Pair]:
+    def _batch(
+        self, requests: Sequence[PairRequest], sampling: Sampling, guidance: Guidance, critic: bool
+    ) -> Iterator[Pair]:
         manifest = self.bundle.manifest
         filled = [*requests, *[requests[-1]] * (sampling.batch - len(requests))]
         padding = Padding.of(*_size(requests[0]), manifest.stride)
@@ -167,15 +182,34 @@ class Engine:
             return out["state_next"], out["denoised"]
 
         def noise(step: int) -> np.ndarray:
-            return np.stack([gaussian(r.seed, r.index, step, manifest.state_channels, *padding.shape) for r in filled])
+            return np.stack([self._noise(request, step, padding) for request in filled])
 
         table = sampling.table()
         final: np.ndarray = np.empty(0)
         for step, (final, denoised) in enumerate(trajectory(denoise, table, noise), start=1):
             where = f"step {step} of {len(table)} (noise level {table[step - 1, 0]:.4g})"
             _check_finite(DENOISER, (denoised, final), requests, where)
-        for request, state in zip(requests, final, strict=False):
-            yield _finish(request, state[:, : padding.height, : padding.width])
+        pairs = [
+            _finish(request, state[:, : padding.height, : padding.width])
+            for request, state in zip(requests, final, strict=False)
+        ]
+        yield from self._judged(pairs, sampling.batch) if critic else pairs
+
+    def _noise(self, request: PairRequest, step: int, padding: Padding) -> np.ndarray:
+        key = request.seed, request.index, step_of_attempt(request.attempt, step)
+        return gaussian(*key, self.bundle.manifest.state_channels, *padding.shape)
+
+    def _judged(self, pairs: Sequence[Pair], batch: int) -> list[Pair]:
+        """The pairs with what the critic sees in them; a short batch is filled up as for sampling."""
+        assert self.bundle.manifest.critic is not None  # a bundle has graph and description, or neither
+        padding = Padding.of(*_size(pairs[0].request), self.bundle.manifest.critic["stride"])
+        pictures = np.stack([pair.image for pair in (*pairs, *[pairs[-1]] * (batch - len(pairs)))])
+        (image,), (maps,) = CRITIC_INPUTS, CRITIC_OUTPUTS
+        out = self.backend.run(CRITIC, {image: image_from_pictures(padding.grow_pictures(pictures))})
+        _check_shape(CRITIC, out, (batch, len(MAP_CHANNELS), *padding.shape))
+        _check_finite(CRITIC, out.values(), [pair.request for pair in pairs], "after the last step")
+        seen = out[maps][:, :, : padding.height, : padding.width]
+        return [replace(pair, seen=Seen(one, pair.instances)) for pair, one in zip(pairs, seen, strict=False)]
 
     def _contexts(
         self, requests: Sequence[PairRequest], padding: Padding, branches: Sequence[str]
@@ -245,13 +279,18 @@ def without(conditions: dict[str, np.ndarray], dropped: Collection[str]) -> dict
 
 
 def _check_shape(graph: str, outputs: dict[str, np.ndarray], shape: tuple[int, ...]) -> None:
-    """A bundle is untrusted: what a graph gives out are arrays of floats that begin with these dimensions."""
+    """A bundle is untrusted: what a graph gives out are arrays of floats that begin with these dimensions.
+
+    Those of denoiser and critic are known in full.
+    """
+    more = graph not in (DENOISER, CRITIC)
     for name, value in outputs.items():
-        if not isinstance(value, np.ndarray) or value.dtype.kind != "f" or value.shape[: len(shape)] != shape:
+        known = value.shape[: len(shape) if more else None] if isinstance(value, np.ndarray) else ()
+        if not isinstance(value, np.ndarray) or value.dtype.kind != "f" or known != shape:
             found = f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
             raise BackendError(
                 f"graph '{graph}' gave {found} as '{name}'",
-                note=f"floats of the shape {shape}{'' if graph == DENOISER else ' and more dimensions'}",
+                note=f"floats of the shape {shape}{' and more dimensions' if more else ''}",
                 hint="export the bundle again",
             )
 

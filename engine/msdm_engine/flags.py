@@ -9,6 +9,7 @@ import click
 from click.core import ParameterSource
 
 from msdm_engine.conditions.metadata import Metadata
+from msdm_engine.critic import acceptance_of
 from msdm_engine.errors import RequestError
 from msdm_engine.guidance import Guidance
 from msdm_engine.request import ColourChoice, GroupRequest, Invent, Layout, Masks, Morphology, SetRequest
@@ -54,11 +55,18 @@ def request_from_flags(options: dict[str, Any]) -> SetRequest:
         preset=options["preset"],
         colour=ColourChoice(image=options["colour_from"], mask=options["colour_mask"], jitter=options["colour_jitter"]),
         metadata=Metadata(options["assay"], options["indication"], options["description"]),
-        guidance=Guidance(text=options["guide_text"], colour=options["guide_colour"]),
+        guidance=_guidance(options),
         steps=options["steps"],
         solver=options["solver"],
+        acceptance=acceptance_of(options["min_agreement"], options["max_redraws"]),
     )
     return SetRequest((group,), options["seed"])
+
+
+def _guidance(options: dict[str, Any]) -> Guidance | None:
+    """None where neither flag was given; one of them alone leaves the other at none."""
+    given = {name: options[f"guide_{name}"] for name in ("text", "colour") if options[f"guide_{name}"] is not None}
+    return Guidance(**given) if given else None
 
 
 def _morphology(options: dict[str, Any]) -> Morphology:

@@ -10,7 +10,8 @@ outside the interval run one branch.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from msdm_engine.errors import RequestError
 
@@ -57,6 +58,13 @@ class Guidance:
         others = tuple((name, -scale) for name, scale in scales if scale != 0)
         return (("all", 1.0 - sum(weight for _, weight in others)), *others)
 
+    def to_json(self) -> dict[str, Any]:
+        """As JSON, which has no infinity: a ``sigma_high`` without end is null."""
+        return {**asdict(self), "sigma_high": self.sigma_high if math.isfinite(self.sigma_high) else None}
+
     def acts_at(self, sigma: float) -> bool:
         """Whether this noise level lies in the interval."""
         return self.sigma_low <= sigma <= self.sigma_high
+
+
+NO_GUIDANCE = Guidance()

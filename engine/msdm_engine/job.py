@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +22,8 @@ from msdm_engine.errors import RequestError
 from msdm_engine.log import Log
 from msdm_engine.manifest import FLOAT32
 from msdm_engine.output import NOTICE, SHEET_FILE, PairSet
+from msdm_engine.pairs import Pair
+from msdm_engine.redraw import Redrawn, check_critic_is_asked, sample_accepted
 from msdm_engine.request import SetRequest
 
 
@@ -34,6 +36,7 @@ def generate(
     threads: int = 0,
     precision: str = FLOAT32,
     batch: int | None = None,
+    critic: bool = True,
     resume: bool = False,
     log: Log | None = None,
 ) -> int:
@@ -41,6 +44,9 @@ def generate(
 
     Everything that can be checked is checked before the folder is made. Interrupted by Ctrl-C or an error, the
     pairs that are finished stay, whole, and ``resume`` completes the set to the same bytes.
+
+    Args:
+        critic: score each pair with the bundle's critic, if it has one.
 
     Returns:
         the number of pairs written by this call.
@@ -51,36 +57,47 @@ def generate(
     log = log or Log(quiet=True)
     if out is None:
         raise RequestError("no output folder", hint="give --out FOLDER")
+    check_critic_is_asked(request, critic)
     began = time.monotonic()
     opened = Bundle.open(bundle)
     groups = compose(opened.manifest, request, batch)
     total = sum(group.count for group in groups)
     with Engine.open(opened, backend=backend, threads=threads, precision=precision) as engine:
         check_texts(engine.tokenizer, groups)
-        header = set_header(engine, request, groups)
+        header = set_header(engine, request, groups, critic)
         log.detail("opened", bundle=opened.sha256, pairs=total, **engine.backend.identity)
         for number, group in enumerate(groups):
             if group.findings.text():
                 log.detail("masks", group=number, **asdict(group.findings))
+        redrawn = Redrawn()
         with PairSet(out, header, resume=resume) as pairs:
             if pairs.done:
                 log.detail("resuming", done=len(pairs.done))
             with tqdm(total=total, initial=len(pairs.done), unit="pair", disable=not log.bar) as bar:
                 for group in groups:
-                    for pair in engine.sample(group.pairs(pairs.done), group.sampling, group.guidance):
+                    for pair in _sampled(engine, group, pairs.done, critic):
                         pairs.add(pair)
+                        redrawn.count(pair)
                         bar.update()
                         log.detail("pair", index=pair.request.index)
     seconds = time.monotonic() - began
     rate = pairs.written / seconds
     text = f"{pairs.written} pairs in {seconds:.1f} s ({rate:.2f} pairs/s), look at {out / SHEET_FILE}"
-    log.summary(
-        "done", text, pairs=pairs.written, seconds=round(seconds, 2), pairs_per_second=round(rate, 3), out=str(out)
-    )
+    values = {"pairs": pairs.written, "seconds": round(seconds, 2), "pairs_per_second": round(rate, 3), "out": str(out)}
+    if any(group.acceptance for group in groups):
+        text, values = f"{text}\n{redrawn.text()}", values | asdict(redrawn)
+    log.summary("done", text, **values)
     return pairs.written
 
 
-def set_header(engine: Engine, request: SetRequest, groups: list[ComposedGroup]) -> dict[str, Any]:
+def _sampled(engine: Engine, group: ComposedGroup, done: Collection[int], critic: bool) -> Iterator[Pair]:
+    wanted = group.pairs(done)
+    if group.acceptance is None:
+        return engine.sample(wanted, group.sampling, group.guidance, critic=critic)
+    return sample_accepted(engine, wanted, group.acceptance, group.sampling, group.guidance)
+
+
+def set_header(engine: Engine, request: SetRequest, groups: list[ComposedGroup], critic: bool = True) -> dict[str, Any]:
     """``set.json``: everything that decides the bytes of the set, and where it comes from."""
     manifest = engine.bundle.manifest
     licence = manifest.data["licence"]
@@ -96,6 +113,7 @@ def set_header(engine: Engine, request: SetRequest, groups: list[ComposedGroup])
             "device": processor_name(),
             **engine.backend.identity,
         },
+        "critic": manifest.critic if critic else None,
         "request": request.to_json(),
         "request_sha256": request.sha256(),
         "groups": [
@@ -107,6 +125,7 @@ def set_header(engine: Engine, request: SetRequest, groups: list[ComposedGroup])
                 "masks_sha256": group.masks_sha256,
                 "mask_findings": asdict(group.findings),
                 "sampling": asdict(group.sampling),
+                "guidance": group.guidance.to_json(),
             }
             for group in groups
         ],

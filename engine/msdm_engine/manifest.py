@@ -11,6 +11,7 @@ import numpy as np
 from msdm_engine.conditions.colour import RGB, Colour, RegionColour
 from msdm_engine.contract import IMAGE_CHANNELS, MAP_CHANNELS
 from msdm_engine.errors import BundleError, RequestError
+from msdm_engine.guidance import NO_GUIDANCE, Guidance
 from msdm_engine.manifest_checks import free, keys, malformed, mapping, number, sequence, sha256, whole
 from msdm_engine.manifest_checks import text as read_text
 from msdm_engine.pairs import MAX_SIDE_PX, MIN_SIDE_PX
@@ -23,11 +24,11 @@ MANIFEST = "manifest.json"
 FLOAT32 = "float32"
 MAX_BATCH = 1024
 MAX_FILE_BYTES = 8 * 2**30
-#: Keys that a manifest may lack, and does where they are empty.
-OPTIONAL = ("plans", "providers")
 #: Options of execution providers that name files, folders, libraries or addresses hold one of these.
 PLACES = ("path", "dir", "file", "prefix", "library", "stream", "plugin")
 BASE_CHANNELS = len(IMAGE_CHANNELS) + len(MAP_CHANNELS)
+#: Keys that a manifest may lack, and does where they are empty.
+OPTIONAL_KEYS = ("critic", "guidance", "plans", "providers")
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,9 @@ class Manifest:
         state_channels: C.
         data: ``name``, ``licence`` and ``source`` of the training data, which every pair carries on, and more.
         model, training, tools: provenance, as exported.
+        guidance: what pairs get whose request does not name one; none in a bundle whose manifest lacks the key.
+        critic: ``stride`` of the graph ``critic`` in pixels and its provenance; None for a bundle without it, whose
+            manifest lacks the key.
         plans: compiled graphs, by a name that says what they are for; none until `msdm-export build`.
         providers: options of ONNX Runtime's execution providers for these graphs, by the provider's name. Nothing
             that names a file or a folder: a bundle does not decide where its user's machine reads and writes.
@@ -157,19 +161,27 @@ class Manifest:
     training: dict[str, Any]
     data: dict[str, Any]
     tools: dict[str, str]
+    critic: dict[str, Any] | None = None
+    guidance: Guidance = NO_GUIDANCE
     plans: dict[str, PlanSpec] = field(default_factory=dict)
     providers: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """The text of ``manifest.json``; without variants or plans it is what it was before there were any."""
-        raw = asdict(self)
+        """The text of ``manifest.json``; without what is optional it is what it was before that was there."""
+        raw = {"format": FORMAT_VERSION, **asdict(self)}
         for graph in raw["graphs"].values():
             if not graph["variants"]:  # engines from before there were any refuse an unknown key
                 del graph["variants"]
-        for optional in OPTIONAL:
-            if not raw[optional]:
-                del raw[optional]
-        return json.dumps({"format": FORMAT_VERSION, **raw}, indent=1) + "\n"
+        for name in ("plans", "providers"):
+            if not raw[name]:
+                del raw[name]
+        if self.critic is None:
+            del raw["critic"]
+        if self.guidance == NO_GUIDANCE:
+            del raw["guidance"]
+        else:
+            raw["guidance"]["sigma_high"] = self.guidance.to_json()["sigma_high"]
+        return json.dumps(raw, indent=1) + "\n"
 
     @staticmethod
     def from_json(text: str) -> Manifest:
@@ -194,7 +206,7 @@ class Manifest:
 
 
 def _manifest(raw: dict[str, Any]) -> Manifest:
-    top = keys(raw, "the manifest", [f.name for f in fields(Manifest) if f.name not in OPTIONAL], OPTIONAL)
+    top = keys(raw, "the manifest", [f.name for f in fields(Manifest) if f.name not in OPTIONAL_KEYS], OPTIONAL_KEYS)
     channels, classes = (
         whole(top["state_channels"], "state_channels", 1, 256),
         whole(top["n_classes"], "n_classes", 0, 250),
@@ -218,9 +230,16 @@ def _manifest(raw: dict[str, Any]) -> Manifest:
         training=free(top["training"], "training"),
         data=data | {name: read_text(data.get(name), f"data '{name}'") for name in ("name", "licence", "source")},
         tools=mapping(top["tools"], "tools", read_text),
+        critic=_critic(top["critic"]) if "critic" in top else None,
+        guidance=_guidance(top["guidance"], "guidance") if "guidance" in top else NO_GUIDANCE,
         plans=mapping(top.get("plans", {}), "plans", read_plan),
         providers=mapping(top.get("providers", {}), "providers", _provider_options),
     )
+
+
+def _critic(raw: Any) -> dict[str, Any]:
+    entry = free(raw, "critic")
+    return {**entry, "stride": whole(entry.get("stride"), "critic stride", 1, 256)}
 
 
 def _provider_options(raw: Any, where: str) -> dict[str, str]:
@@ -317,3 +336,14 @@ def _sampling(raw: Any, where: str) -> Sampling:
     except RequestError as error:
         raise malformed(where, f"is illegal: {error.what}") from error
     return sampling
+
+
+def _guidance(raw: Any, where: str) -> Guidance:
+    entry = keys(raw, where, [f.name for f in fields(Guidance)])
+    values = {name: number(value, f"{where} {name}") for name, value in entry.items() if value is not None}
+    if set(entry) - set(values) - {"sigma_high"}:
+        raise malformed(where, "has no number in place of a strength or of sigma_low")
+    try:
+        return Guidance(**values)
+    except RequestError as error:
+        raise malformed(where, f"is illegal: {error.what}") from error

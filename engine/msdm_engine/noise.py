@@ -15,6 +15,10 @@ from msdm_engine.errors import RequestError
 _MULTIPLIER = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
 _WEYL = (np.uint32(0x9E3779B9), np.uint32(0xBB67AE85))
 _LOW = np.uint64(0xFFFFFFFF)
+#: Steps of one attempt lie below 2^16; a trajectory has at most 1,000.
+_ATTEMPT_BITS = 16
+#: Attempts at one pair, the first one included.
+MAX_ATTEMPTS = 256
 
 
 def philox4x32(counter: tuple[np.ndarray, ...], key: tuple[int, int], rounds: int = 10) -> tuple[np.ndarray, ...]:
@@ -60,6 +64,22 @@ def gaussian(seed: int, sample: int, step: int, channels: int, height: int, widt
     words = philox4x32((x, y, c, np.full((1, 1, 1), sample, np.uint32)), (seed & 0xFFFFFFFF, seed >> 32))
     drawn = np.stack(words, -1).reshape(channels, height, 4 * blocks)[:, :, :width]
     return normal_from_uniform((drawn.astype(np.float64) + 0.5) / 2.0**32).astype(np.float32)
+
+
+def step_of_attempt(attempt: int, step: int) -> int:
+    """``step`` of :func:`gaussian` for another attempt at the same sample: attempt * 2^16 + step.
+
+    Attempt 0 has the noise of the sample itself, and no attempt shares a value with another.
+
+    Args:
+        attempt: 0 to 255.
+        step: 0 to 2^16 - 1.
+
+    Raises:
+        RequestError: either is out of range.
+    """
+    _check_bits(attempt=(attempt, 8), step=(step, _ATTEMPT_BITS))
+    return (attempt << _ATTEMPT_BITS) + step
 
 
 def uniform(seed: int, sample: int, stream: int, count: int) -> np.ndarray:

@@ -106,6 +106,8 @@ class PairSet:
         request = pair.request
         name = f"{request.index:06d}.png"
         text = {**self.header["provenance"], "Seed": str(request.seed), "Pair": str(request.index)}
+        if request.attempt:
+            text["Attempt"] = str(request.attempt)
         record: dict[str, Any] = {
             "index": request.index,
             "seed": request.seed,
@@ -115,6 +117,7 @@ class PairSet:
             "morphology": request.morphology,
             "colour": asdict(request.colour),
             "metadata": asdict(request.metadata),
+            **_judgement(pair),
         }
         for kind, array in (("image", pair.image), ("mask", pair.instances)):
             data = png_bytes(array, text)
@@ -137,6 +140,19 @@ class PairSet:
             sheet.add(read_rgb(self.folder / record["image"]), read_instances(self.folder / record["mask"]))
         if lines:
             write_atomically(self.folder / SHEET_FILE, png_bytes(sheet.draw(), self.header["provenance"]))
+
+
+def _judgement(pair: Pair) -> dict[str, Any]:
+    """What the critic said, if it was asked; decoding its maps belongs to the threads that encode."""
+    if pair.agreement is None:
+        return {}
+    agreement: dict[str, Any] = asdict(pair.agreement)
+    if pair.accepted is None:
+        return {"agreement": agreement}
+    return {
+        "agreement": {**agreement, "accepted": pair.accepted, "draws": pair.draws},
+        "attempt": pair.request.attempt,
+    }
 
 
 def _append(path: Path, line: bytes) -> None:

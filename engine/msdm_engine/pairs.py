@@ -9,7 +9,9 @@ import numpy as np
 
 from msdm_engine.conditions.colour import Colour
 from msdm_engine.conditions.metadata import Metadata
+from msdm_engine.critic import Agreement, Seen
 from msdm_engine.errors import RequestError
+from msdm_engine.noise import MAX_ATTEMPTS
 
 MIN_SIDE_PX, MAX_SIDE_PX = 16, 4096
 #: Instance maps are 16-bit.
@@ -30,6 +32,7 @@ class PairRequest:
         metadata: text condition; empty is legal.
         morphology: where the instance map comes from, for the manifest.
         classes: class (from 0) of each label, for a bundle with nucleus classes; None for one without.
+        attempt: 0 to 255; the same conditions from other noise. 0 is the pair as it is first drawn.
 
     Raises:
         RequestError: a number out of range, or an instance map of another size or with illegal labels.
@@ -44,6 +47,7 @@ class PairRequest:
     metadata: Metadata = field(default_factory=Metadata)
     morphology: str = "invented"
     classes: Mapping[int, int] | None = None
+    attempt: int = 0
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -51,6 +55,7 @@ class PairRequest:
             ("seed", 0, 2**64 - 1),
             ("height_px", MIN_SIDE_PX, MAX_SIDE_PX),
             ("width_px", MIN_SIDE_PX, MAX_SIDE_PX),
+            ("attempt", 0, MAX_ATTEMPTS - 1),
         ):
             value = getattr(self, name)
             if not low <= value <= high:
@@ -78,8 +83,19 @@ class Pair:
     Args:
         image: [H, W, 3] uint8 RGB.
         instances: [H, W] uint16 instance map: the one asked for, or decoded where the model invented it.
+        seen: what the bundle's critic sees in the image; None: it was not asked.
+        draws: how often the pair was drawn; see :mod:`msdm_engine.redraw`.
+        accepted: whether it reached the agreement asked for; None: none was asked for.
     """
 
     request: PairRequest
     image: np.ndarray
     instances: np.ndarray
+    seen: Seen | None = None
+    draws: int = 1
+    accepted: bool | None = None
+
+    @property
+    def agreement(self) -> Agreement | None:
+        """How far the critic finds this mask in this image; None without a critic. See :attr:`Seen.agreement`."""
+        return None if self.seen is None else self.seen.agreement

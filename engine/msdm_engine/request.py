@@ -14,6 +14,7 @@ from typing import Any
 
 from msdm_engine.conditions.colour import RegionColour
 from msdm_engine.conditions.metadata import Metadata
+from msdm_engine.critic import Acceptance
 from msdm_engine.errors import RequestError, nearest
 from msdm_engine.guidance import Guidance
 from msdm_engine.layouts import LAYOUTS, LayoutRequest
@@ -106,9 +107,11 @@ class GroupRequest:
         count: pairs, 1 to 10,000,000; None: one for each mask. More pairs than masks go round them again.
         height_px, width_px: 16 to 4096 (64 to 4096 with a layout); None: the bundle's own. Masks have their own size.
         preset: appearance of the training data; None with a layout: the preset of its architecture.
+        guidance: None: the bundle's; ``Guidance()`` is none.
         seed: 0 to 2^64 - 1; None: the seed of the set.
         steps: 1 to 1000; None: the bundle's.
         solver: a key of :data:`msdm_engine.schedule.SOLVERS`; None: the bundle's.
+        acceptance: which pairs are drawn again; None: none.
 
     Raises:
         RequestError: a value that is not legal for any bundle.
@@ -121,10 +124,11 @@ class GroupRequest:
     preset: str | None = None
     colour: ColourChoice = field(default_factory=ColourChoice)
     metadata: Metadata = field(default_factory=Metadata)
-    guidance: Guidance = field(default_factory=Guidance)
+    guidance: Guidance | None = None
     seed: int | None = None
     steps: int | None = None
     solver: str | None = None
+    acceptance: Acceptance | None = None
 
     def __post_init__(self) -> None:
         if self.count is None and not isinstance(self.morphology, Masks):
@@ -180,8 +184,7 @@ class SetRequest:
 
     def to_json(self) -> dict[str, Any]:
         """The request as it is recorded with a set; of a path only its last part."""
-        groups = [{**_plain(group), "morphology": _morphology_json(group.morphology)} for group in self.groups]
-        return {"version": FORMAT_VERSION, "seed": self.seed, "groups": groups}
+        return {"version": FORMAT_VERSION, "seed": self.seed, "groups": [_group_json(group) for group in self.groups]}
 
     def sha256(self) -> str:
         """Identity of the request: hash of its canonical JSON."""
@@ -221,6 +224,13 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _group_json(group: GroupRequest) -> dict[str, Any]:
+    raw: dict[str, Any] = {**_plain(group), "morphology": _morphology_json(group.morphology)}
+    if group.acceptance is None:
+        del raw["acceptance"]  # younger than the format: a request without it keeps its hash
+    return raw
 
 
 def _morphology_json(morphology: Morphology) -> Any:

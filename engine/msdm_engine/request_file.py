@@ -11,6 +11,8 @@
         metadata: {indication: colon}
         guidance: {colour: 0.5, sigma_high: 5}
         steps: 20
+        min_agreement: 0.8                         # Dice with the critic, else drawn again
+        max_redraws: 3
 
 A file is untrusted: it is bounded in size, is plain data (:mod:`msdm_engine.request_text`), and its paths may not
 leave its folder. ``request.schema.json`` says the same to other programs.
@@ -25,6 +27,7 @@ from typing import Any, TypeVar
 
 from msdm_engine.conditions.colour import RGB, RegionColour
 from msdm_engine.conditions.metadata import Metadata
+from msdm_engine.critic import acceptance_of
 from msdm_engine.errors import InputError, RequestError, nearest
 from msdm_engine.guidance import Guidance
 from msdm_engine.layouts.request import WHOLE_NUMBERS
@@ -48,7 +51,10 @@ MAX_FILE_BYTES = 1 << 20
 MAX_NUMBER = 2.0**64
 
 TOP_KEYS = ("version", "seed", "groups")
-GROUP_KEYS = ("morphology", "count", "size", "preset", "colour", "metadata", "guidance", "seed", "steps", "solver")
+GROUP_KEYS = (
+    *("morphology", "count", "size", "preset", "colour", "metadata", "guidance", "seed", "steps", "solver"),
+    *("min_agreement", "max_redraws"),
+)
 COLOUR_KEYS = ("foreground", "background", "image", "mask", "jitter")
 METADATA_KEYS = tuple(f.name for f in fields(Metadata))
 GUIDANCE_KEYS = tuple(f.name for f in fields(Guidance))
@@ -100,7 +106,6 @@ def parse_request(text: str, *, root: Path) -> SetRequest:
 def _group(raw: Any, root: Path) -> GroupRequest:
     group = _mapping(raw, "a group", GROUP_KEYS, ("morphology",))
     metadata = _mapping(group.get("metadata", {}), "metadata", METADATA_KEYS)
-    guidance = _mapping(group.get("guidance", {}), "guidance", GUIDANCE_KEYS)
     height, width = _size(group["size"]) if "size" in group else (None, None)
     return GroupRequest(
         morphology=_morphology(group["morphology"], root),
@@ -108,13 +113,19 @@ def _group(raw: Any, root: Path) -> GroupRequest:
         width_px=width,
         colour=_colour(group.get("colour", {}), root),
         metadata=Metadata(**{key: _text(metadata, key) for key in metadata}),
-        guidance=Guidance(**{key: _number(guidance, key) for key in guidance}),
+        guidance=_given(_guidance, group, "guidance"),
         count=_given(_whole, group, "count"),
         seed=_given(_whole, group, "seed"),
         steps=_given(_whole, group, "steps"),
         preset=_given(_text, group, "preset"),
         solver=_given(_text, group, "solver"),
+        acceptance=acceptance_of(_given(_number, group, "min_agreement"), _given(_whole, group, "max_redraws")),
     )
+
+
+def _guidance(group: dict[str, Any], key: str) -> Guidance:
+    guidance = _mapping(group[key], key, GUIDANCE_KEYS)
+    return Guidance(**{name: _number(guidance, name) for name in guidance})
 
 
 def _morphology(raw: Any, root: Path) -> Morphology:

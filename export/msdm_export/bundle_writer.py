@@ -8,9 +8,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from msdm_engine.bundle import TOKENIZER
+from msdm_engine.bundle import TOKENIZER, Bundle
 from msdm_engine.conditions.colour import Colour, RegionColour
 from msdm_engine.conditions.metadata import TextTokenizer
+from msdm_engine.contract import CRITIC
 from msdm_engine.errors import OutputError
 from msdm_engine.manifest import (
     DEFAULT_SAMPLING,
@@ -22,6 +23,7 @@ from msdm_engine.manifest import (
 )
 from msdm_export.bundle_folder import entry_of, write_new
 from msdm_export.conditions import Conditions
+from msdm_export.critic import export_critic, with_critic
 from msdm_export.graphs import graph_exports
 from msdm_export.onnx_export import onnx_from_module, round_to_half, store_weights_in_half, tensor_specs
 from msdm_export.parity import measure_parity
@@ -41,6 +43,7 @@ def export_bundle(
     pack: Path | None = None,
     card: Path | None = None,
     sampling: Sampling = DEFAULT_SAMPLING,
+    critic: Path | None = None,
     report: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
     """Exports a checkpoint.
@@ -52,14 +55,14 @@ def export_bundle(
         pack: data whose ``val`` masks the parity is measured on; None: drawn layouts.
         card: model card to ship with the bundle.
         sampling: default solver, steps, size and batch of the bundle.
+        critic: folder of a segmenter trained on real tiles that becomes the bundle's critic; None: it has none.
         report: told what is being done.
 
     Raises:
-        InputError: the checkpoint or pack cannot be used.
+        InputError: the checkpoint, pack or segmenter cannot be used.
         OutputError: ``out`` exists and is no bundle.
     """
-    if out.exists() and not (out / MANIFEST).is_file():
-        raise OutputError(f"{out} exists and is not a bundle", hint="choose another --out")
+    _check_out(out)
     checkpoint = settled(checkpoint)
     model, info = load_model(checkpoint)
     rounding = round_to_half(model) if half_storage else 0.0
@@ -87,6 +90,39 @@ def export_bundle(
     if card is not None:
         files[MODEL_CARD] = card.read_bytes()
     manifest = _manifest(name, info, specs, parity, presets, files, half_storage, rounding, weights, sampling)
+    if critic is not None:
+        report(f"exporting {CRITIC}")
+        judge = export_critic(critic, half_storage=half_storage, pack=pack)
+        manifest, files = with_critic(manifest, files, judge)
+    write_new(out, manifest, files)
+    return manifest
+
+
+def _check_out(out: Path) -> None:
+    if out.exists() and not (out / MANIFEST).is_file():
+        raise OutputError(f"{out} exists and is not a bundle", hint="choose another --out")
+
+
+def add_critic(
+    bundle: Path, segmenter: Path, out: Path, *, half_storage: bool = True, pack: Path | None = None
+) -> Manifest:
+    """Writes a bundle with this critic, instead of any that it has; everything else stays to the byte.
+
+    Args:
+        bundle: folder of the bundle.
+        segmenter: folder of the segmenter, see :func:`msdm_export.critic.export_critic`.
+        out: bundle folder to write, which may be the same; an existing bundle is replaced, anything else is an error.
+        half_storage, pack: as for :func:`export_bundle`.
+
+    Raises:
+        BundleError: ``bundle`` is none, or damaged.
+        InputError: the segmenter cannot be used.
+        OutputError: ``out`` exists and is no bundle.
+    """
+    _check_out(out)
+    opened = Bundle.open(bundle)
+    critic = export_critic(segmenter, half_storage=half_storage, pack=pack)
+    manifest, files = with_critic(opened.manifest, opened.contents, critic)
     write_new(out, manifest, files)
     return manifest
 

@@ -12,13 +12,17 @@ from msdm_engine.conditions.metadata import TextTokenizer
 from msdm_engine.contract import (
     CONDITIONER,
     CONDITIONER_INPUTS,
+    CRITIC,
+    CRITIC_INPUTS,
     DENOISER,
     DENOISER_INPUTS,
     DENOISER_OUTPUTS,
+    IMAGE_CHANNELS,
     TEXT_ENCODER,
     TEXT_ENCODER_INPUTS,
     TEXT_ENCODER_OUTPUTS,
 )
+from msdm_engine.critic import image_from_pictures
 from msdm_engine.engine import without
 from msdm_engine.guidance import WITHOUT
 from msdm_engine.layouts import LayoutRequest, draw_layout
@@ -54,13 +58,18 @@ SIZES = (Size(64, 64, 1, 1), Size(128, 128, 3, 1), Size(96, 160, 2, 2), Size(256
 
 @dataclass(frozen=True)
 class Case:
-    """Inputs of one case: those of text encoder and conditioner as [GB, ...], and the seed of its noise."""
+    """Inputs of one case: those of text encoder and conditioner as [GB, ...], and the seed of its noise.
+
+    Args:
+        judged: whether the bundle has a critic, which sees the finished picture.
+    """
 
     size: Size
     text: Arrays
     conditions: Arrays
     channels: int
     seed: int
+    judged: bool = False
 
     def noise(self, step: int) -> np.ndarray:
         """Noise of a step as the engine draws it: [B, C, H, W] float32."""
@@ -82,10 +91,17 @@ class Conditions:
     """Masks of a pack (``val``) or drawn layouts, with colours and texts of the presets; one sample has no text."""
 
     def __init__(
-        self, presets: dict[str, Preset], tokenizer: TextTokenizer, channels: int, n_classes: int, pack: Pack | None
+        self,
+        presets: dict[str, Preset],
+        tokenizer: TextTokenizer,
+        channels: int,
+        n_classes: int,
+        pack: Pack | None,
+        *,
+        judged: bool = False,
     ) -> None:
         self.presets, self.tokenizer, self.pack = list(presets.values()), tokenizer, pack
-        self.channels, self.n_classes = channels, n_classes
+        self.channels, self.n_classes, self.judged = channels, n_classes, judged
         self.source = f"masks of {pack.info.name} (val)" if pack else "drawn layouts"
 
     def cases(self, sizes: Sequence[Size] = SIZES) -> Iterator[Case]:
@@ -112,7 +128,7 @@ class Conditions:
         folded = {name: np.concatenate([branch[name] for branch in branches]) for name in given}
         ids = np.stack([t[0] for t in tokens] * size.branches)
         text = dict(zip(TEXT_ENCODER_INPUTS, (ids, np.concatenate([given["token_mask"]] * size.branches)), strict=True))
-        return Case(size, text, folded, self.channels, seed)
+        return Case(size, text, folded, self.channels, seed, self.judged)
 
     def _maps(self, index: int, size: Size) -> np.ndarray:
         mask = self._mask(index, size.height_px, size.width_px)
@@ -140,7 +156,7 @@ def context_of(run: Run, case: Case) -> Iterator[Visit]:
 
 
 def walk(run: Run, case: Case, table: np.ndarray) -> Iterator[Visit]:
-    """Runs all graphs along one trajectory as the engine does; one visit for each run of a graph.
+    """Runs all graphs along one trajectory as the engine does; one visit for each run of a graph, the critic's last.
 
     Args:
         run: graph and inputs -> outputs.
@@ -162,5 +178,15 @@ def walk(run: Run, case: Case, table: np.ndarray) -> Iterator[Visit]:
         following, denoised = (outputs[name] for name in DENOISER_OUTPUTS)
         return following, denoised
 
-    for _ in trajectory(denoise, table, case.noise):
+    final = np.empty(0)
+    for final, _ in trajectory(denoise, table, case.noise):  # noqa: B007 (the last state is read below)
         yield visits.pop()
+    if case.judged:
+        image = dict(zip(CRITIC_INPUTS, (image_from_pictures(pictures_of(final)),), strict=True))
+        yield Visit(CRITIC, None, image, run(CRITIC, image))
+
+
+def pictures_of(state: np.ndarray) -> np.ndarray:
+    """RGB of states [B, C, H, W] as the engine writes it: [B, H, W, 3] uint8; what is not finite is grey."""
+    rgb = np.clip(np.nan_to_num(state[:, : len(IMAGE_CHANNELS)]), -1, 1).transpose(0, 2, 3, 1)
+    return np.rint((rgb + 1) * 127.5).astype(np.uint8)

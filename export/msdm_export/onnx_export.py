@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
 import onnx
@@ -55,7 +55,7 @@ def onnx_from_module(graph: GraphExport) -> onnx.ModelProto:
     return model
 
 
-def tensor_specs(values: Any) -> tuple[TensorSpec, ...]:
+def tensor_specs(values: Iterable[onnx.ValueInfoProto]) -> tuple[TensorSpec, ...]:
     """Inputs or outputs of a graph as the manifest lists them."""
     specs = []
     for value in values:

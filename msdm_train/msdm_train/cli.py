@@ -9,6 +9,9 @@ import click
 
 from msdm_engine.cli_errors import MsdmGroup
 from msdm_train.data.reader import SPLITS
+from msdm_train.evaluation.cli import evaluate, tune
+from msdm_train.evaluation.usefulness.cli import usefulness
+from msdm_train.segmentation.cli import segment
 
 FOLDER = click.Path(path_type=Path)
 
@@ -43,7 +46,7 @@ def prepare(
 @main.command()
 @click.argument("pack", type=FOLDER)
 @click.option("--out", type=FOLDER, required=True, help="folder of the run; an interrupted run resumes here")
-@click.option("--model", help="preset: tiny, small, base, large [default: that of the checkpoint, else small]")
+@click.option("--model", help="preset: tiny, mini, small, base, large [default: that of the checkpoint, else small]")
 @click.option("--init", type=FOLDER, help="checkpoint or bundle to start from")
 @click.option("--steps", type=int, required=True)
 @click.option("--batch", type=int, default=16, show_default=True, help="crops a step and process")
@@ -131,6 +134,12 @@ def compare(
         write_report(out, crops, lambda requests: engine.sample(requests, chosen), seed=seed, facts=facts)
     click.echo(f"wrote {out / 'compare.html'} and {out / 'compare.png'}")
     click.echo(NOTICE)
+
+
+main.add_command(evaluate)
+main.add_command(tune)
+main.add_command(usefulness)
+main.add_command(segment)
 
 
 if __name__ == "__main__":

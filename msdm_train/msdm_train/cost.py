@@ -106,7 +106,7 @@ conditioner runs once a pair, the text encoder once for each distinct text. Coun
 products, two operations for each multiply-accumulate (`torch.utils.flop_counter` on the meta device); norms,
 activations and other element-wise work are left out. Operations grow with the area of the pair.
 
-`tiny` is for tests, `small` is the reference model."""
+`tiny` is for tests, `mini` for experiments that train many generators, `small` is the reference model."""
 
 
 def preset_markdown(side_px: int = 128) -> str:

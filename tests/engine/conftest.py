@@ -6,9 +6,11 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -16,7 +18,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from msdm_engine import Bundle, Engine
 from msdm_engine.bundle import reference_bundle
 from msdm_engine.conditions.colour import Colour, RegionColour
-from msdm_engine.contract import CONDITIONER, DENOISER, TEXT_ENCODER
+from msdm_engine.conditions.maps import maps_from_instances
+from msdm_engine.contract import CONDITIONER, CRITIC, DENOISER, TEXT_ENCODER
 from msdm_engine.manifest import FileEntry, GraphSpec, Manifest, Preset, Sampling, TensorSpec
 
 TEXT_TOKENS = 8
@@ -112,6 +115,26 @@ def bundle_folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def critic_folder(bundle_folder: Path) -> Path:
+    """The bundle of ``bundle_folder`` with a critic."""
+    data = b"graph critic"
+    picture = ("batch", 3, f"{STRIDE}*rows", f"{STRIDE}*columns")
+    manifest = Manifest.from_json((bundle_folder / "manifest.json").read_text())
+    with_critic = replace(
+        manifest,
+        files={**manifest.files, "critic.onnx": FileEntry(len(data), hashlib.sha256(data).hexdigest())},
+        graphs={
+            **manifest.graphs,
+            CRITIC: GraphSpec("critic.onnx", tensors(image=picture), tensors(critic_maps=picture)),
+        },
+        critic={"stride": 16, "architecture": "threshold", "folds": ["train"], "parameters": 0},
+    )
+    (bundle_folder / "critic.onnx").write_bytes(data)
+    (bundle_folder / "manifest.json").write_text(with_critic.to_json())
+    return bundle_folder
+
+
+@pytest.fixture
 def edit_manifest(bundle_folder: Path) -> Callable[[Callable[[dict[str, Any]], Any]], Path]:
     """Changes the manifest of ``bundle_folder`` in place, and returns the folder."""
 
@@ -130,7 +153,7 @@ class FakeBackend:
 
     D(x) = the requested colours and maps where they are present, else x s^2 / (s^2 + sigma^2), s = 0.5 (the ideal
     denoiser of white noise of that standard deviation). ``poison`` maps (graph, call number from 1) to the row that
-    becomes NaN.
+    becomes NaN. The critic finds nuclei where red is below its middle, one for each connected piece.
     """
 
     def __init__(self) -> None:
@@ -141,8 +164,8 @@ class FakeBackend:
 
     def run(self, graph: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         self.calls.append((graph, inputs))
-        run = {TEXT_ENCODER: self._text, CONDITIONER: self._condition, DENOISER: self._denoise}[graph]
-        outputs = run(inputs)
+        runs = {TEXT_ENCODER: self._text, CONDITIONER: self._condition, DENOISER: self._denoise, CRITIC: self._judge}
+        outputs = runs[graph](inputs)
         row = self.poison.get((graph, sum(name == graph for name, _ in self.calls)))
         if row is not None:
             last = list(outputs)[-1]
@@ -177,6 +200,12 @@ class FakeBackend:
         x_next = row[1] * x + row[2] * d + row[3] * inputs["denoised_prev"] + row[4] * inputs["noise"]
         return {"state_next": x_next, "denoised": d}
 
+    @staticmethod
+    def _judge(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        dark = (inputs["image"][:, 0] < 0).astype(np.uint8)
+        pieces = [cv2.connectedComponents(picture, connectivity=4)[1] for picture in dark]
+        return {"critic_maps": np.stack([maps_from_instances(labels) for labels in pieces])}
+
 
 @pytest.fixture
 def fake_backend() -> FakeBackend:
@@ -186,6 +215,12 @@ def fake_backend() -> FakeBackend:
 @pytest.fixture
 def fake_engine(bundle_folder: Path, fake_backend: FakeBackend) -> Iterator[Engine]:
     with Engine(Bundle.open(bundle_folder), fake_backend) as engine:
+        yield engine
+
+
+@pytest.fixture
+def critic_engine(critic_folder: Path, fake_backend: FakeBackend) -> Iterator[Engine]:
+    with Engine(Bundle.open(critic_folder), fake_backend) as engine:
         yield engine
 
 

@@ -28,7 +28,7 @@ Run = Callable[..., Result]
 @pytest.fixture
 def run(bundle_folder: Path, fake_backend: Any, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs a command on the bundle of the tests and the backend in memory."""
-    monkeypatch.setattr("msdm_engine.engine.open_backend", lambda name, bundle, *, threads: fake_backend)
+    monkeypatch.setattr("msdm_engine.engine.open_backend", lambda name, bundle, **_: fake_backend)
 
     def invoke(command: str, *arguments: object, bundle: Path = bundle_folder) -> Result:
         return CliRunner().invoke(main, [command, "--bundle", str(bundle), *map(str, arguments)])

@@ -59,6 +59,13 @@ def composed(manifest: Manifest, *groups: GroupRequest, seed: int = 5, batch: in
     return compose(manifest, SetRequest(groups, seed), batch)
 
 
+def test_guidance_is_the_group_s_else_the_bundle_s(manifest: Manifest) -> None:
+    tuned = replace(manifest, guidance=Guidance(colour=0.5))
+    groups = (INVENT, replace(INVENT, guidance=Guidance(text=1)), replace(INVENT, guidance=Guidance()))
+    assert [g.guidance for g in composed(tuned, *groups)] == [Guidance(colour=0.5), Guidance(text=1), Guidance()]
+    assert composed(manifest, INVENT)[0].guidance == Guidance()
+
+
 def test_one_numbering_runs_through_all_groups(manifest: Manifest, mask_folder: Path) -> None:
     groups = composed(manifest, INVENT, GroupRequest(Masks(mask_folder)), GroupRequest(Layout("round"), count=4))
     assert [(group.first, group.count) for group in groups] == [(0, 2), (2, 3), (5, 4)]

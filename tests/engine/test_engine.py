@@ -336,7 +336,7 @@ def test_an_opened_bundle_is_taken_as_it_is(bundle_folder: Path, monkeypatch: py
     opened = replace(Bundle.open(bundle_folder), folder=Path("gone"))
     seen: list[Bundle] = []
 
-    def fake_open(name: str, bundle: Bundle, *, threads: int) -> Any:
+    def fake_open(name: str, bundle: Bundle, **_: Any) -> Any:
         seen.append(bundle)
 
     monkeypatch.setattr("msdm_engine.engine.open_backend", fake_open)

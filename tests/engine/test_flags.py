@@ -56,6 +56,7 @@ def options(*arguments: str) -> dict[str, Any]:
             GroupRequest(Invent(), count=16, guidance=Guidance(text=1.5, colour=0.5)),
             0,
         ),
+        (["--invent", "--guide-text", "0"], GroupRequest(Invent(), count=16, guidance=Guidance()), 0),
     ],
 )
 def test_every_flag(arguments: list[str], group: GroupRequest, seed: int) -> None:

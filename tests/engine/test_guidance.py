@@ -111,6 +111,25 @@ def test_strength_0_is_none_bit_for_bit(fake_engine: Engine, fake_backend: Any) 
         assert all(np.array_equal(first[name], second[name]) for name in first)
 
 
+def test_the_bundle_decides_where_nothing_is_said(fake_engine: Engine, fake_backend: Any) -> None:
+    tuned = Guidance(colour=0.5, sigma_high=5)
+    manifest = replace(fake_engine.bundle.manifest, guidance=tuned)
+    with Engine(replace(fake_engine.bundle, manifest=manifest), fake_backend) as engine:
+        by_default, named, none = (
+            [p.image.tobytes() for p in engine.sample(REQUESTS, sampling(engine), guidance)]
+            for guidance in (None, tuned, Guidance())
+        )
+    assert by_default == named != none
+    assert none == [p.image.tobytes() for p in fake_engine.sample(REQUESTS, sampling(fake_engine))]
+
+
+def test_as_json() -> None:
+    assert Guidance(text=1).to_json() == {
+        "text": 1, "colour": 0.0, "overall": 0.0, "sigma_low": 0.0, "sigma_high": None,
+    }  # fmt: skip
+    assert Guidance(sigma_high=5).to_json()["sigma_high"] == 5
+
+
 def test_an_interval_without_a_row_is_none(fake_engine: Engine) -> None:
     plain = [p.image.tobytes() for p in fake_engine.sample(REQUESTS, sampling(fake_engine))]
     nowhere = Guidance(text=5, colour=5, sigma_low=1000)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from msdm_engine.errors import BundleError, RequestError
+from msdm_engine.guidance import Guidance
 from msdm_engine.manifest import Manifest
 
 
@@ -153,3 +155,30 @@ def test_sampling_out_of_range_is_refused(text: str, change: dict[str, Any]) -> 
     with pytest.raises(RequestError) as caught:
         Manifest.from_json(text).sampling.changed(**change)
     assert str(next(iter(change.values()))) in caught.value.what
+
+
+GUIDANCE = {"text": 0.0, "colour": 0.5, "overall": 0.25, "sigma_low": 0.1, "sigma_high": 5.0}
+
+
+def test_default_guidance_comes_back_and_none_leaves_no_key(text: str) -> None:
+    assert "guidance" not in json.loads(text)
+    assert Manifest.from_json(text).guidance == Guidance()
+    for raw in (GUIDANCE, GUIDANCE | {"sigma_high": None}):
+        manifest = Manifest.from_json(json.dumps(json.loads(text) | {"guidance": raw}))
+        assert manifest.guidance == Guidance(0.0, 0.5, 0.25, 0.1, raw["sigma_high"] or math.inf)
+        assert json.loads(manifest.to_json())["guidance"] == raw
+        assert Manifest.from_json(manifest.to_json()) == manifest
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"text": 21}, "guidance is illegal: guidance text is 21"),
+        ({"sigma_low": 6}, "guidance is illegal: guidance interval"),
+        ({"text": None}, "guidance has no number in place of a strength"),
+        ({"sigma_high": "5"}, "guidance sigma_high is '5', not a finite number"),
+        ({"strength": 1}, "unknown key 'strength' in guidance"),
+    ],
+)
+def test_illegal_guidance_is_refused(text: str, change: dict[str, Any], problem: str) -> None:
+    assert problem in refused(text, put("guidance", value=GUIDANCE | change)).what

@@ -117,6 +117,8 @@ def test_equal_requests_have_one_hash_and_other_ones_have_others() -> None:
         SetRequest((replace(base, count=2),)),
         SetRequest((replace(base, seed=0),)),
         SetRequest((replace(base, guidance=Guidance(text=1)),)),
+        SetRequest((replace(base, guidance=Guidance()),)),
+        SetRequest((replace(base, guidance=None),)),  # the bundle's, which need not be none
         SetRequest((replace(base, colour=ColourChoice(None, GREY)),)),
         SetRequest((replace(base, morphology=Layout("round")),)),
         SetRequest((replace(base, morphology=Layout("round", {"crowding": 0.25})),)),

@@ -9,6 +9,7 @@ import pytest
 
 from msdm_engine.conditions.colour import RegionColour
 from msdm_engine.conditions.metadata import Metadata
+from msdm_engine.critic import Acceptance
 from msdm_engine.errors import InputError, MsdmError, RequestError
 from msdm_engine.guidance import Guidance
 from msdm_engine.masks import mask_files
@@ -31,13 +32,19 @@ groups:
     seed: 9
   - morphology: {masks: masks}
     colour: {image: a/tile.png, mask: a/mask.npy}
-  - {morphology: invent, count: 1, size: 64.0}
+  - {morphology: invent, count: 1, size: 64.0, min_agreement: 0.8, max_redraws: 5}
 """
 
 
 def one(group: str) -> str:
     """A file of one group in YAML's flow style."""
     return f"version: 1\ngroups: [{group}]"
+
+
+def test_guidance_left_out_is_the_bundle_s_and_an_empty_one_is_none(tmp_path: Path) -> None:
+    for text, expected in (("", None), (", guidance: {}", Guidance())):
+        request = parse_request(one(f"{{morphology: invent, count: 1{text}}}"), root=tmp_path)
+        assert request.groups[0].guidance == expected
 
 
 def test_every_key(tmp_path: Path) -> None:
@@ -57,7 +64,7 @@ def test_every_key(tmp_path: Path) -> None:
     root = tmp_path.resolve()
     picture = ColourChoice(image=root / "a" / "tile.png", mask=root / "a" / "mask.npy")
     second = GroupRequest(Masks(root / "masks", tmp_path), colour=picture)
-    third = GroupRequest(Invent(), count=1, height_px=64, width_px=64)
+    third = GroupRequest(Invent(), count=1, height_px=64, width_px=64, acceptance=Acceptance(0.8, 5))
     assert parse_request(WHOLE, root=tmp_path) == SetRequest((first, second, third), seed=5)
 
 

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from jsonschema import Draft202012Validator
 
 from msdm_engine.cli import main
+from msdm_engine.critic import DEFAULT_REDRAWS, MAX_REDRAWS
 from msdm_engine.errors import RequestError
 from msdm_engine.guidance import MAX_SCALE, MIN_SCALE
 from msdm_engine.layouts.request import KINDS, MAX_ASPECT, ONLY_FOR, RANGES, WHOLE_NUMBERS
@@ -62,6 +63,8 @@ def test_ranges_are_those_of_the_code() -> None:
     assert bounds(DEFS["side"]) == (MIN_SIDE_PX, MAX_SIDE_PX)
     assert bounds(group["count"]) == (1, MAX_PAIRS)
     assert bounds(group["steps"]) == (1, MAX_STEPS)
+    assert bounds(group["max_redraws"]) == (0, MAX_REDRAWS)
+    assert group["max_redraws"]["default"] == DEFAULT_REDRAWS
     assert bounds(DEFS["colour"]["properties"]["jitter"]) == (0, MAX_JITTER)
     assert bounds(DEFS["strength"]) == (MIN_SCALE, MAX_SCALE)
     assert {text["maxLength"] for text in DEFS["metadata"]["properties"].values()} == {MAX_TEXT_CHARACTERS}
@@ -108,6 +111,8 @@ GOOD: list[Any] = [
     request({**INVENT, "colour": {"image": "a", "mask": "b/c", "jitter": 0}}),
     request({**INVENT, "metadata": {"assay": "", "indication": "x" * 2000, "description": "é"}}),
     request({**INVENT, "guidance": {"text": -0.95, "colour": 20, "overall": 0, "sigma_low": 0, "sigma_high": 0}}),
+    *(request({**INVENT, "min_agreement": at_least}) for at_least in (0, 0.5, 1)),
+    *(request({**INVENT, "min_agreement": 0.9, "max_redraws": redraws}) for redraws in (0, 3.0, 255)),
     request({**LAYOUT, "morphology": {"layout": "columnar", "rows": 4, "stroma": 1, "orientation_deg": -180}}),
     request({**LAYOUT, "morphology": {"layout": "round", "count": 65535.0, "area_px": 30, "crowding": 0}}),
     request({**LAYOUT, "morphology": {"layout": "spindle", "density_per_mpx": 1, "area_spread": 0.8}}),
@@ -137,6 +142,8 @@ WRONG: dict[str, list[Any]] = {
     "seed": [-1, 2**64, 0.5, False, None, "5"],
     "steps": [0, 1001, 2.5, True, None],
     "solver": ["dpm", "", None, 1, "Euler"],
+    "min_agreement": [-0.1, 1.1, True, None, "0.8"],
+    "max_redraws": [3],
     "color": [{}],
     "morphology": ["", "Invent", 1, None, [], {}, {"masks": ""}, {"masks": "a\0b"}, {"masks": 1}, {"layout": "none"}],
     "colour": [None, [], "red", 1],
@@ -184,6 +191,7 @@ BAD: list[Any] = [
     request(*[INVENT] * 1001),
     *({"version": 1, "groups": groups} for groups in (None, {}, 1, INVENT)),
     *map(request, (None, [], "invent", 1)),
+    *(changed({**INVENT, "min_agreement": 0.8}, "max_redraws", redraws) for redraws in (-1, 256, 1.5, True, None)),
     without(INVENT, "morphology"),
     without(INVENT, "count"),
     without(LAYOUT, "count"),

@@ -18,6 +18,9 @@ from msdm_train.data.reader import Field, Region
 from msdm_train.data.vocabulary import train_tokenizer
 from msdm_train.model.config import preset
 from msdm_train.model.msdm import MSDM
+from msdm_train.segmentation.checkpoint import SegmenterInfo, write_segmenter
+from msdm_train.segmentation.config import SegmenterConfig
+from msdm_train.segmentation.network import build
 from msdm_train.training.checkpoint import CheckpointInfo, write_checkpoint
 
 TAGS = {"stain": "lilac", "architecture": "columnar", "nuclear_size": "small"}
@@ -82,10 +85,24 @@ def checkpoint(pack_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 @pytest.fixture(scope="session")
-def bundle(checkpoint: Path, pack_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """The exported bundle, opened and verified."""
+def segmenter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A segmenter with random weights, none of them zero."""
+    torch.manual_seed(1)
+    network = build("plain")
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.abs().sum() == 0:
+                parameter.normal_(std=0.1)
+    folder = tmp_path_factory.mktemp("segmenter") / "checkpoint"
+    write_segmenter(folder, SegmenterInfo(4, SegmenterConfig(), {"fields": ["field-train"]}), network.state_dict(), {})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def bundle(checkpoint: Path, segmenter: Path, pack_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The exported bundle with its critic, opened and verified."""
     out = tmp_path_factory.mktemp("export") / "bundle"
-    export_bundle(checkpoint, out, name="tiny", pack=pack_path)
+    export_bundle(checkpoint, out, name="tiny", pack=pack_path, critic=segmenter)
     return Bundle.open(out)
 
 

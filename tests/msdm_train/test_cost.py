@@ -28,8 +28,8 @@ def test_small_has_nine_million_parameters_at_most() -> None:
 
 
 def test_presets_grow() -> None:
-    costs = [cost_of(preset(name), 64) for name in ("tiny", "small", "base", "large")]
-    assert set(PRESETS) == {"tiny", "small", "base", "large"}
+    costs = [cost_of(preset(name), 64) for name in ("tiny", "mini", "small", "base", "large")]
+    assert set(PRESETS) == {"tiny", "mini", "small", "base", "large"}
     for smaller, larger in pairwise(costs):
         assert smaller.total < larger.total
         assert smaller.step_flops < larger.step_flops

@@ -21,6 +21,13 @@ _ALPHABET_BYTES = np.frombuffer(ALPHABET.encode(), np.uint8)
 MAX_BINS = 36
 #: What the page knows of a measure.
 TOLD = ("key", "label", "unit", "about")
+#: Label and explanation of what :mod:`msdm_engine.output` records of the critic.
+OF_CRITIC = {
+    "dice": ("Agreement, Dice", "of the nuclei that the critic finds in the image with the mask, pixel by pixel"),
+    "aji": ("Agreement, AJI", "of the nuclei that the critic finds in the image with the mask, nucleus by nucleus"),
+    "accepted": ("Accepted", "1: the pair reached the Dice asked for; 0: it did not, and is the best of its draws"),
+    "draws": ("Draws", "how often the pair was drawn until it was accepted, or given up"),
+}
 
 
 @dataclass(frozen=True)
@@ -120,7 +127,8 @@ class Columns:
             told.append(("colour_difference", "Colour difference", "ΔE", about))
         found = [(dict(zip(TOLD, row, strict=True)), self._values[row[0]]) for row in told]
         for name, numbers in self._agreement.items():
-            row = (f"agreement {name}", f"Agreement {name}".strip(), "", "of the image with its mask, as recorded")
+            label, about = OF_CRITIC.get(name, (f"Agreement {name}".strip(), "of the image with its mask, as recorded"))
+            row = (f"agreement {name}", label, "", about)
             found.append((dict(zip(TOLD, row, strict=True)), [numbers.get(pair) for pair in range(len(self))]))
         return found
 

@@ -35,7 +35,8 @@ class Record:
         image, mask: files, relative to the set's folder, below it.
         colour: asked for; a region that was left to the model is None.
         metadata: name -> text, empty texts left out.
-        agreement: name -> number, of a critic or measured; the name is empty where the record holds one number.
+        agreement: name -> number, of a critic or measured; the name is empty where the record holds one number, and
+            ``accepted`` is 1 or 0.
         other: whatever else the line holds.
     """
 
@@ -212,7 +213,9 @@ def _agreement(raw: dict[str, Any]) -> dict[str, float]:
     value = raw.get("agreement")
     if value is None:
         return {}
-    numbers = value if isinstance(value, dict) else {"": value}
+    numbers = dict(value) if isinstance(value, dict) else {"": value}
+    if isinstance(numbers.get("accepted"), bool):
+        numbers["accepted"] = int(numbers["accepted"])
     if not all(_is_number(v) and abs(v) <= MAX_AGREEMENT for v in numbers.values()):
         raise _Damage(f"agreement is {str(value)[:60]}, neither a number nor an object of numbers to {MAX_AGREEMENT:g}")
     return {key: float(v) for key, v in numbers.items()}

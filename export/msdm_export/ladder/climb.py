@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from msdm_engine.contract import DENOISER, DENOISER_OUTPUTS, IMAGE_CHANNELS
-from msdm_export.conditions import Case, Run, Visit, walk
+from msdm_engine.contract import DENOISER, DENOISER_OUTPUTS
+from msdm_export.conditions import Case, Run, Visit, pictures_of, walk
 from msdm_export.ladder.diverging import Layer, first_diverging
 from msdm_export.ladder.errors import HIGH_OVER_RMS, LARGEST_OVER_RMS, Difference
 from msdm_export.ladder.rungs import Models, Rung
@@ -37,7 +37,7 @@ class Found:
 
     def as_json(self) -> dict[str, Any]:
         """For the report; what is not finite is null."""
-        numbers = {name: _finite(getattr(self, name)) for name in ("largest", "high", "relative", "share")}
+        numbers = {name: finite(getattr(self, name)) for name in ("largest", "high", "relative", "share")}
         return {
             "largest_difference": numbers["largest"],
             "difference_99_9": numbers["high"],
@@ -128,11 +128,13 @@ def _take(found: Found, difference: Difference, bound: float, sigma: float | Non
 def _follow(rung: Rung, visits: list[Visit], case: Case, table: np.ndarray, result: RungResult) -> None:
     """A whole trajectory of the rung against the reference's, from the same noise."""
     assert rung.run is not None and rung.tolerance is not None
-    *_, last = walk(rung.run, case, table)
-    expected, final = visits[-1].outputs[FINAL], last.outputs[FINAL]
+    final, expected = (
+        [visit for visit in at if visit.graph == DENOISER][-1].outputs[FINAL]
+        for at in (walk(rung.run, case, table), visits)
+    )
     bound = trajectory_bound(rung, visits)
     _take(result.trajectory, Difference.between(final, expected), bound, None, str(case.size))
-    mine, theirs = (picture_of(state) for state in (final, expected))
+    mine, theirs = (pictures_of(state) for state in (final, expected))
     off = np.abs(mine.astype(int) - theirs)
     result.largest_of_255 = max(result.largest_of_255, int(off.max()))
     result.mean_of_255 = max(result.mean_of_255, float(off.mean()))
@@ -159,11 +161,6 @@ def trajectory_bound(rung: Rung, visits: list[Visit]) -> float:
     return GAIN * total
 
 
-def picture_of(state: np.ndarray) -> np.ndarray:
-    """RGB of states [B, C, H, W] as the engine writes it: [B, H, W, 3] uint8."""
-    rgb = np.nan_to_num(state[:, : len(IMAGE_CHANNELS)]).transpose(0, 2, 3, 1)
-    return np.clip(np.rint((rgb + 1) * 127.5), 0, 255).astype(np.uint8)
-
-
-def _finite(value: float) -> float | None:
+def finite(value: float) -> float | None:
+    """The value, or None where JSON has no number for it."""
     return value if math.isfinite(value) else None

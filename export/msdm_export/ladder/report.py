@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from msdm_export.ladder.climb import GAIN, RungResult
+from msdm_export.ladder.climb import GAIN, RungResult, finite
 from msdm_export.ladder.errors import HIGH_OVER_RMS, LARGEST_OVER_RMS
 from msdm_export.ladder.rungs import FACTORS, Rung
 
@@ -35,7 +35,9 @@ def as_json(rungs: Iterable[Rung], results: dict[str, RungResult]) -> dict[str, 
                 graph: {output: found.as_json() for output, found in outputs.items()}
                 for graph, outputs in result.outputs.items()
             },
-            "denoised_relative_l2_by_noise_level": {f"{level:g}": value for level, value in result.levels.items()},
+            "denoised_relative_l2_by_noise_level": {
+                f"{level:g}": finite(value) for level, value in result.levels.items()
+            },
             "trajectory": result.trajectory.as_json()
             | {"picture_largest_of_255": result.largest_of_255, "picture_mean_of_255": result.mean_of_255},
         }

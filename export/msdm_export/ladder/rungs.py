@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 
 from msdm_engine.bundle import Bundle
+from msdm_engine.contract import CRITIC
 from msdm_engine.manifest import FLOAT32
 from msdm_export.conditions import Arrays, Run
 from msdm_export.ladder.errors import Tolerance
@@ -52,8 +53,21 @@ def reference_of(bundle: Bundle, checkpoint: Path | None) -> tuple[Run, str]:
     """PyTorch float32 from a checkpoint, or rebuilt from the bundle's weights; and which of the two, in words.
 
     A checkpoint's weights are rounded first if the bundle stores them in float16: what that loses is in the manifest
-    (``largest_relative_rounding``), and it is no error of a graph.
+    (``largest_relative_rounding``), and it is no error of a graph. A critic's segmenter is not in the bundle, so its
+    reference is its float32 graph, whose parity with PyTorch was measured at export.
     """
+    run, what = _pytorch_of(bundle, checkpoint)
+    if CRITIC not in bundle.graphs:
+        return run, what
+    critic = session_from_model(bundle.graphs[CRITIC])
+
+    def with_critic(graph: str, inputs: Arrays) -> Arrays:
+        return run_session(critic, inputs) if graph == CRITIC else run(graph, inputs)
+
+    return with_critic, f"{what}; critic: its float32 graph"
+
+
+def _pytorch_of(bundle: Bundle, checkpoint: Path | None) -> tuple[Run, str]:
     if checkpoint is not None:
         model, info = load_model(settled(checkpoint))
         what = f"PyTorch float32, checkpoint of step {info.step}"
@@ -82,8 +96,15 @@ def rungs_of(bundle: Bundle) -> list[Rung]:
     ]
     for half in FORMATS.values():
         rungs.extend(_half_rungs(bundle, half, std))
-    rungs.append(Rung("plan", "TensorRT plans", not_run="not run: no GPU"))
+    rungs.append(Rung("plan", "TensorRT plans", not_run=_why_no_plan()))
     return rungs
+
+
+def _why_no_plan() -> str:
+    # The node that NVIDIA's driver makes; a probe that loads the driver would be needless here.
+    if not Path("/dev/nvidiactl").exists():
+        return "not run: no GPU"
+    return "not run: this version compares no plans, although there is a GPU"
 
 
 def _half_rungs(bundle: Bundle, half: Format, std: float) -> list[Rung]:

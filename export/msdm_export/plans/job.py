@@ -22,7 +22,7 @@ from msdm_export.plans.builder import (
 from msdm_export.plans.cost import Cost, cost_of
 from msdm_export.plans.network_walk import counts
 from msdm_export.plans.options import BuildOptions
-from msdm_export.plans.profiles import Profile, input_shapes, parse_profiles
+from msdm_export.plans.profiles import Profile, graph_stride, input_shapes, parse_profiles
 from msdm_export.plans.source import Source, fixed_shapes, source_of
 from msdm_export.plans.targets import Target, check_precision, parse_target, targets_of
 from msdm_export.plans.toolchain import Toolchain, open_toolchain
@@ -130,6 +130,7 @@ def plan_name(
         return str(low) if low == high else f"{low}to{high}"
 
     parts = [source.graph, source.precision, str(target), "rtx" if tools.rtx else "trt"]
+    stride = graph_stride(source.graph, source.spec, stride)
     if "rows" in dimensions:
         parts.append(f"{shown('rows', stride)}x{shown('columns', stride)}")
     parts += [f"{name[0]}{shown(key)}" for key, name in _LETTERS.items() if key in dimensions]

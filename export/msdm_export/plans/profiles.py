@@ -51,11 +51,12 @@ class Profile:
 
         The text encoder runs one text at a time; the conditioner sees the branches folded into the batch.
         """
+        own = graph_stride(graph, spec, stride)
         known = {
             "batch": self.batch,
             "branches": self.branches,
-            "rows": _divided(self.height_px, stride),
-            "columns": _divided(self.width_px, stride),
+            "rows": _divided(self.height_px, own),
+            "columns": _divided(self.width_px, own),
             "samples": self._samples(graph),
         }
         found: dict[str, Range] = {}
@@ -79,6 +80,12 @@ class Profile:
             low, best, high = (b * g for b, g in zip(self.batch, self.branches, strict=True))
             return low, best, high
         return self.batch
+
+
+def graph_stride(graph: str, spec: GraphSpec | Variant, stride: int) -> int:
+    """Pixels of a row of the graph's coarsest resolution: the critic's may differ from the bundle's ``stride``."""
+    split = (split_dimension(d, graph) for tensor in spec.inputs for d in tensor.shape if isinstance(d, str))
+    return max((factor for factor, name in split if name == "rows"), default=stride)
 
 
 def split_dimension(dimension: str, graph: str) -> tuple[int, str]:
@@ -166,7 +173,7 @@ def _range(values: list[int]) -> Range:
 
 
 def _divided(sides: Range, stride: int) -> Range:
-    low, best, high = (side // stride for side in sides)
+    low, best, high = (-(-side // stride) for side in sides)  # the engine pads up to a multiple
     return low, best, high
 
 

@@ -13,6 +13,7 @@ from onnx import TensorProto, shape_inference, version_converter
 
 from msdm_engine.bundle import Bundle
 from msdm_engine.conditions.metadata import TextTokenizer
+from msdm_engine.contract import CRITIC
 from msdm_engine.errors import BundleError
 from msdm_engine.manifest import GraphSpec, Manifest, Variant
 from msdm_export.bundle_folder import add_to_bundle, entry_of, hashed_name, write_new
@@ -38,7 +39,12 @@ def conditions_of(bundle: Bundle, pack: Path | None) -> Conditions:
     manifest = bundle.manifest
     tokenizer = TextTokenizer(bundle.tokenizer, manifest.text_tokens)
     return Conditions(
-        manifest.presets, tokenizer, manifest.state_channels, manifest.n_classes, Pack(pack) if pack else None
+        manifest.presets,
+        tokenizer,
+        manifest.state_channels,
+        manifest.n_classes,
+        Pack(pack) if pack else None,
+        judged=CRITIC in manifest.graphs,
     )
 
 

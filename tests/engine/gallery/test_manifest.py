@@ -26,6 +26,12 @@ def test_a_record_is_read_whole(write_set: Any) -> None:
     assert str(record.image) == "images/000000.png"
 
 
+def test_accepted_or_not_is_a_number(write_set: Any) -> None:
+    agreement = {"dice": 0.75, "accepted": False}
+    (record,) = records(write_set(([4], {"agreement": agreement})))
+    assert record.agreement == {"dice": 0.75, "accepted": 0.0}
+
+
 def test_an_agreement_of_one_number_has_no_name(write_set: Any) -> None:
     (record,) = records(write_set(([4], {"agreement": 1})))
     assert record.agreement == {"": 1.0}

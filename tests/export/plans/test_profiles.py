@@ -42,6 +42,14 @@ def test_each_graph_takes_its_own_dimensions_from_a_profile(micro: Path) -> None
     assert shapes["pooled"] == (3, 2, 8)
 
 
+def test_a_graph_of_another_stride_sees_the_size_padded_to_its_own() -> None:
+    (profile,) = parse_profiles(["48:2"], 16)
+    for stride, rows in ((8, 6), (32, 2)):  # 48 px are six rows of 8 px, and one and a half of 32 px
+        image = TensorSpec("image", "float32", ("batch", 3, f"{stride}*rows", f"{stride}*columns"))
+        found = profile.dimensions("critic", GraphSpec("critic.onnx", (image,), ()), 16)
+        assert found == {"batch": (2,) * 3, "rows": (rows,) * 3, "columns": (rows,) * 3}
+
+
 @pytest.mark.parametrize(
     ("words", "dynamic", "said"),
     [

@@ -1,0 +1,1 @@
+"""Which solver, steps and guidance a bundle should have by default, measured."""
