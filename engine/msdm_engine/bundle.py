@@ -16,12 +16,13 @@ from msdm_engine.contract import (
     DENOISER,
     DENOISER_INPUTS,
     DENOISER_OUTPUTS,
+    FLOAT32,
     TEXT_ENCODER,
     TEXT_ENCODER_INPUTS,
     TEXT_ENCODER_OUTPUTS,
 )
 from msdm_engine.errors import BundleError, nearest
-from msdm_engine.manifest import FLOAT32, MANIFEST, FileEntry, GraphSpec, Manifest, Variant
+from msdm_engine.manifest import MANIFEST, FileEntry, GraphSpec, Manifest, Variant
 
 REQUIRED_GRAPHS = (TEXT_ENCODER, CONDITIONER, DENOISER)
 TOKENIZER = "tokenizer.json"

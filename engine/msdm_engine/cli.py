@@ -8,13 +8,13 @@ from typing import Any
 import click
 
 from msdm_engine.cli_errors import MsdmGroup
+from msdm_engine.contract import FLOAT32
 from msdm_engine.convert.cli import convert
 from msdm_engine.demo import demo
 from msdm_engine.doctor.cli import doctor
 from msdm_engine.gallery.cli import gallery
 from msdm_engine.layouts.cli import edit, layout
 from msdm_engine.log import Log
-from msdm_engine.manifest import FLOAT32
 
 PATH = click.Path(path_type=Path)
 

@@ -37,6 +37,9 @@ SCHEDULE_ROW = ("sigma", "c_x", "c_d", "c_prev", "c_noise")
 #: Additive attention bias of a masked token: as good as minus infinity, and finite in float16.
 MASKED_BIAS = -1.0e4
 
+#: The precision of a bundle's graphs as exported; in others it has variants of them.
+FLOAT32 = "float32"
+
 TEXT_ENCODER = "text_encoder"
 CONDITIONER = "conditioner"
 DENOISER = "denoiser"

@@ -28,6 +28,7 @@ from msdm_engine.contract import (
     CRITIC_INPUTS,
     CRITIC_OUTPUTS,
     DENOISER,
+    FLOAT32,
     IMAGE_CHANNELS,
     MAP_CHANNELS,
     TEXT_ENCODER,
@@ -35,7 +36,7 @@ from msdm_engine.contract import (
 from msdm_engine.critic import Seen, image_from_pictures
 from msdm_engine.errors import BackendError, NumericsError, RequestError
 from msdm_engine.guidance import WITHOUT, Guidance
-from msdm_engine.manifest import FLOAT32, Sampling
+from msdm_engine.manifest import Sampling
 from msdm_engine.noise import gaussian, step_of_attempt
 from msdm_engine.pairs import Pair, PairRequest
 from msdm_engine.sampler import trajectory

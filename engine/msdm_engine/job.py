@@ -17,10 +17,10 @@ from tqdm import tqdm
 from msdm_engine.bundle import Bundle
 from msdm_engine.compose import ComposedGroup, compose
 from msdm_engine.conditions.metadata import TextTokenizer
+from msdm_engine.contract import FLOAT32
 from msdm_engine.engine import Engine
 from msdm_engine.errors import RequestError
 from msdm_engine.log import Log
-from msdm_engine.manifest import FLOAT32
 from msdm_engine.output import NOTICE, SHEET_FILE, PairSet
 from msdm_engine.pairs import Pair
 from msdm_engine.redraw import Redrawn, check_critic_is_asked, sample_accepted

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from msdm_engine.conditions.colour import RGB, Colour, RegionColour
+from msdm_engine.contract import FLOAT32 as FLOAT32  # where bundles are read, it is looked for here
 from msdm_engine.contract import IMAGE_CHANNELS, MAP_CHANNELS
 from msdm_engine.errors import BundleError, RequestError
 from msdm_engine.guidance import NO_GUIDANCE, Guidance
@@ -20,8 +21,6 @@ from msdm_engine.schedule import MAX_STEPS, RHO, SIGMA_MAX, SIGMA_MIN, karras_si
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
-#: The precision of the graphs as exported; others are :class:`Variant` of them.
-FLOAT32 = "float32"
 MAX_BATCH = 1024
 MAX_FILE_BYTES = 8 * 2**30
 #: Options of execution providers that name files, folders, libraries or addresses hold one of these.

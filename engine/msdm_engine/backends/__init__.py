@@ -7,8 +7,8 @@ from typing import Protocol
 import numpy as np
 
 from msdm_engine.bundle import Bundle
+from msdm_engine.contract import FLOAT32
 from msdm_engine.errors import RequestError, nearest
-from msdm_engine.manifest import FLOAT32
 
 BACKENDS = ("onnxruntime",)
 

@@ -10,8 +10,9 @@ import numpy as np
 from msdm_engine.backends.onnx_external import has_external_data
 from msdm_engine.backends.providers import Provider, check_is_used, choose
 from msdm_engine.bundle import Bundle
+from msdm_engine.contract import FLOAT32
 from msdm_engine.errors import BackendError, BundleError, RequestError
-from msdm_engine.manifest import FLOAT32, GraphSpec, Variant
+from msdm_engine.manifest import GraphSpec, Variant
 
 MAX_THREADS = 1024
 DEFAULT = Provider()

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import onnx
 
 from msdm_engine.bundle import Bundle
+from msdm_engine.contract import FLOAT32
 from msdm_engine.doctor.probe import Probe
-from msdm_engine.manifest import FLOAT32
 from msdm_engine.plan_spec import PLAN_BACKENDS
 from msdm_engine.plans import build_command
 from msdm_export.inspect.commands import polygraphy_command, trtexec_command

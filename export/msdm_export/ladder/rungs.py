@@ -9,8 +9,7 @@ import numpy as np
 import onnx
 
 from msdm_engine.bundle import Bundle
-from msdm_engine.contract import CRITIC
-from msdm_engine.manifest import FLOAT32
+from msdm_engine.contract import CRITIC, FLOAT32
 from msdm_export.conditions import Arrays, Run
 from msdm_export.ladder.errors import Tolerance
 from msdm_export.ladder.rounded import depths, rounded

@@ -20,9 +20,9 @@ from typing import Any
 
 import onnx
 
-from msdm_engine.contract import DENOISER, DENOISER_INPUTS, DENOISER_OUTPUTS
+from msdm_engine.contract import DENOISER, DENOISER_INPUTS, DENOISER_OUTPUTS, FLOAT32
 from msdm_engine.errors import BackendError
-from msdm_engine.manifest import FLOAT32, TensorSpec
+from msdm_engine.manifest import TensorSpec
 from msdm_export.plans.source import Source
 
 #: TensorRT's name of the type that matrix work runs in. Quantised graphs say theirs with Q/DQ nodes instead.

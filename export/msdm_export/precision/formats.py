@@ -8,8 +8,8 @@ import ml_dtypes
 import numpy as np
 from onnx import TensorProto
 
+from msdm_engine.contract import FLOAT32
 from msdm_engine.errors import RequestError, nearest
-from msdm_engine.manifest import FLOAT32
 
 
 @dataclass(frozen=True)
