@@ -21,7 +21,7 @@ from msdm_engine.contract import (
     TEXT_ENCODER_INPUTS,
     TEXT_ENCODER_OUTPUTS,
 )
-from msdm_engine.errors import BundleError
+from msdm_engine.errors import BundleError, nearest
 from msdm_engine.manifest import MANIFEST, FileEntry, GraphSpec, Manifest, Variant
 
 REQUIRED_GRAPHS = (TEXT_ENCODER, CONDITIONER, DENOISER)
@@ -43,7 +43,8 @@ class Bundle:
         folder: where it lies.
         manifest: what it says of itself.
         sha256: hash of its manifest, which holds the hashes of all files: the identity of the bundle.
-        contents: verified bytes of each file, by the name that the manifest gives it.
+        contents: verified bytes of each file, by the name that the manifest gives it. Plans are large and most
+            machines run few of them, so they are read and verified when asked for, see :meth:`plan_bytes`.
     """
 
     folder: Path
@@ -92,6 +93,17 @@ class Bundle:
         """Verified bytes of ``tokenizer.json``."""
         return self.contents[TOKENIZER]
 
+    def plan_bytes(self, name: str) -> bytes:
+        """Bytes of a plan, read and verified now; what is returned is what was hashed.
+
+        Raises:
+            BundleError: no such plan, or its file is missing, truncated or damaged.
+        """
+        spec = self.manifest.plans.get(name)
+        if spec is None:
+            raise BundleError(f"{self.folder} has no plan '{name}'", note=nearest(name, self.manifest.plans))
+        return _verified(self.folder, spec.file, FileEntry(spec.size, spec.sha256))
+
     @staticmethod
     def open(folder: Path | str | None = None) -> Bundle:
         """Reads and verifies a bundle; None is the reference bundle.
@@ -108,6 +120,12 @@ class Bundle:
         except UnicodeDecodeError as error:
             raise BundleError(f"{path} is not UTF-8 text: {error}", hint="export the bundle again") from error
         _check_graphs(folder, manifest)
+        for name, plan in manifest.plans.items():
+            if plan.graph not in manifest.graphs:
+                raise BundleError(
+                    f"{folder} has the plan '{name}' of the graph '{plan.graph}', which it lacks",
+                    hint="export the bundle again",
+                )
         total = sum(entry.size for entry in manifest.files.values())
         if total > MAX_BUNDLE_BYTES:
             raise BundleError(f"{folder} claims {total} bytes", note=f"at most {MAX_BUNDLE_BYTES}")

@@ -11,6 +11,7 @@ from msdm_engine.cli_errors import MsdmGroup
 from msdm_engine.contract import FLOAT32
 from msdm_engine.convert.cli import convert
 from msdm_engine.demo import demo
+from msdm_engine.doctor.cli import doctor
 from msdm_engine.gallery.cli import gallery
 from msdm_engine.layouts.cli import edit, layout
 from msdm_engine.log import Log
@@ -54,7 +55,10 @@ def main() -> None:
 @click.option("--critic/--no-critic", default=True, show_default=True, help="score each pair with the bundle's critic")
 @click.option("--root", type=PATH, help="folder that paths in the request file are relative to [default: its own]")
 @click.option("--bundle", type=PATH, help="bundle folder [default: the reference bundle]")
-@click.option("--backend", default="onnxruntime", show_default=True)
+@click.option(
+    "--backend", default="onnxruntime", show_default=True,
+    help="onnxruntime, or with a provider and its options: onnxruntime:cuda,device_id=1 (tensorrt, openvino, ...)",
+)  # fmt: skip
 @click.option("--threads", type=int, default=0, help="CPU threads; 0: one for each core")
 @click.option("--precision", default=FLOAT32, show_default=True, help="of the graphs: float32, or one that was added")
 @click.option("--batch", type=int, help="pairs at once [default: the bundle's]")
@@ -132,6 +136,8 @@ def show(bundle: Path | None) -> None:
     for name, spec in manifest.graphs.items():
         also = "".join(f", {precision}" for precision in spec.variants)
         click.echo(f"graph  {name:14s} {manifest.files[spec.file].size / 2**20:7.2f} MiB  {FLOAT32}{also}")
+    for name, plan in manifest.plans.items():
+        click.echo(f"plan   {name:44s} {plan.size / 2**20:7.2f} MiB")
     click.echo(critic_text(manifest.critic))
     for name, preset in manifest.presets.items():
         click.echo(f"preset {name:24s} {preset.description}")
@@ -168,3 +174,4 @@ main.add_command(gallery)
 main.add_command(convert)
 main.add_command(layout)
 main.add_command(edit)
+main.add_command(doctor)

@@ -16,14 +16,18 @@ from msdm_engine.guidance import NO_GUIDANCE, Guidance
 from msdm_engine.manifest_checks import free, keys, malformed, mapping, number, sequence, sha256, whole
 from msdm_engine.manifest_checks import text as read_text
 from msdm_engine.pairs import MAX_SIDE_PX, MIN_SIDE_PX
+from msdm_engine.plan_spec import PlanSpec, read_plan
 from msdm_engine.schedule import MAX_STEPS, RHO, SIGMA_MAX, SIGMA_MIN, karras_sigmas, solver_table
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 MAX_BATCH = 1024
 MAX_FILE_BYTES = 8 * 2**30
+#: Options of execution providers that name files, folders, libraries or addresses hold one of these.
+PLACES = ("path", "dir", "file", "prefix", "library", "stream", "plugin")
 BASE_CHANNELS = len(IMAGE_CHANNELS) + len(MAP_CHANNELS)
-OPTIONAL_KEYS = ("critic", "guidance")
+#: Keys that a manifest may lack, and does where they are empty.
+OPTIONAL_KEYS = ("critic", "guidance", "plans", "providers")
 
 
 @dataclass(frozen=True)
@@ -138,6 +142,9 @@ class Manifest:
         guidance: what pairs get whose request does not name one; none in a bundle whose manifest lacks the key.
         critic: ``stride`` of the graph ``critic`` in pixels and its provenance; None for a bundle without it, whose
             manifest lacks the key.
+        plans: compiled graphs, by a name that says what they are for; none until `msdm-export build`.
+        providers: options of ONNX Runtime's execution providers for these graphs, by the provider's name. Nothing
+            that names a file or a folder: a bundle does not decide where its user's machine reads and writes.
     """
 
     name: str
@@ -155,13 +162,18 @@ class Manifest:
     tools: dict[str, str]
     critic: dict[str, Any] | None = None
     guidance: Guidance = NO_GUIDANCE
+    plans: dict[str, PlanSpec] = field(default_factory=dict)
+    providers: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """The text of ``manifest.json``."""
+        """The text of ``manifest.json``; without what is optional it is what it was before that was there."""
         raw = {"format": FORMAT_VERSION, **asdict(self)}
         for graph in raw["graphs"].values():
             if not graph["variants"]:  # engines from before there were any refuse an unknown key
                 del graph["variants"]
+        for name in ("plans", "providers"):
+            if not raw[name]:
+                del raw[name]
         if self.critic is None:
             del raw["critic"]
         if self.guidance == NO_GUIDANCE:
@@ -219,12 +231,22 @@ def _manifest(raw: dict[str, Any]) -> Manifest:
         tools=mapping(top["tools"], "tools", read_text),
         critic=_critic(top["critic"]) if "critic" in top else None,
         guidance=_guidance(top["guidance"], "guidance") if "guidance" in top else NO_GUIDANCE,
+        plans=mapping(top.get("plans", {}), "plans", read_plan),
+        providers=mapping(top.get("providers", {}), "providers", _provider_options),
     )
 
 
 def _critic(raw: Any) -> dict[str, Any]:
     entry = free(raw, "critic")
     return {**entry, "stride": whole(entry.get("stride"), "critic stride", 1, 256)}
+
+
+def _provider_options(raw: Any, where: str) -> dict[str, str]:
+    options = mapping(raw, where, read_text)
+    for name, value in options.items():
+        if any(word in name for word in PLACES) or "/" in value or "\\" in value:
+            raise malformed(f"{where} '{name}'", "names a place, which a bundle may not; give it with --backend")
+    return options
 
 
 def _file(raw: Any, where: str) -> FileEntry:

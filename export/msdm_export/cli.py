@@ -8,8 +8,11 @@ from pathlib import Path
 import click
 
 from msdm_engine.cli_errors import MsdmGroup
+from msdm_engine.doctor.cli import doctor
 from msdm_engine.manifest import DEFAULT_SAMPLING, Manifest
+from msdm_export.inspect.cli import inspect
 from msdm_export.ladder.cli import verify
+from msdm_export.plans.cli import build
 from msdm_export.precision.cli import precision
 
 FOLDER = click.Path(path_type=Path)
@@ -81,5 +84,8 @@ def _say(manifest: Manifest, out: Path) -> None:
     click.echo(f"wrote {out} ({total:.1f} MiB)")
 
 
+main.add_command(build)
+main.add_command(inspect)
+main.add_command(doctor)
 main.add_command(precision)
 main.add_command(verify)

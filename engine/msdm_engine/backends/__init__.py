@@ -32,12 +32,15 @@ def open_backend(name: str, bundle: Bundle, *, threads: int = 0, precision: str 
     """Opens the backend that was asked for, or fails; nothing is substituted.
 
     Args:
-        name: one of :data:`BACKENDS`.
+        name: one of :data:`BACKENDS`, with a provider behind a colon: see :mod:`msdm_engine.backends.providers`.
         threads: CPU threads of a graph; 0: one for each core.
         precision: of the graphs; the bundle has it, or it is an error.
     """
-    if name not in BACKENDS:
+    runtime, colon, words = name.partition(":")
+    if runtime not in BACKENDS or (colon and not words):
         raise RequestError(f"unknown backend '{name}'", note=nearest(name, BACKENDS))
     from msdm_engine.backends.onnxruntime import OnnxRuntimeBackend
+    from msdm_engine.backends.providers import parse_provider
 
-    return OnnxRuntimeBackend(bundle, threads=threads, precision=precision)
+    provider = parse_provider(words, bundle.manifest.providers)
+    return OnnxRuntimeBackend(bundle, threads=threads, precision=precision, provider=provider)

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU: the embedded default."""
+"""ONNX Runtime: on the CPU the embedded default, or with any of its execution providers."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 
 from msdm_engine.backends.onnx_external import has_external_data
+from msdm_engine.backends.providers import Provider, check_is_used, choose
 from msdm_engine.bundle import Bundle
 from msdm_engine.contract import FLOAT32
 from msdm_engine.errors import BackendError, BundleError, RequestError
 from msdm_engine.manifest import GraphSpec, Variant
 
 MAX_THREADS = 1024
+DEFAULT = Provider()
 BF16 = "bf16"
 
 
@@ -43,7 +45,9 @@ def _hint(precision: str) -> str:
 class OnnxRuntimeBackend:
     """One session for each graph, made from verified bytes."""
 
-    def __init__(self, bundle: Bundle, *, threads: int = 0, precision: str = FLOAT32) -> None:
+    def __init__(
+        self, bundle: Bundle, *, threads: int = 0, precision: str = FLOAT32, provider: Provider = DEFAULT
+    ) -> None:
         try:
             import onnxruntime
         except ImportError as error:
@@ -59,24 +63,26 @@ class OnnxRuntimeBackend:
         self.identity = {
             "backend": "onnxruntime",
             "version": onnxruntime.__version__,
-            "provider": "CPUExecutionProvider",
+            "provider": provider.name,
             "threads": str(threads),
             "precision": precision,
         }
+        if provider.options:
+            self.identity["provider_options"] = provider.shown
+        chosen = choose(onnxruntime, options, provider)
         self._sessions: dict[str, Any] = {}
         for name, spec in bundle.in_precision(precision).items():
             graph = bundle.contents[spec.file]
             _check_is_whole(name, graph)
             try:
                 # Left to itself, a session that fails tries again with other providers, and prints that it does.
-                session = onnxruntime.InferenceSession(
-                    graph, options, providers=["CPUExecutionProvider"], enable_fallback=0
-                )
+                session = onnxruntime.InferenceSession(graph, options, enable_fallback=0, **chosen)
             except Exception as error:  # ONNX Runtime raises its own classes, derived from Exception only
                 raise BackendError(
                     f"ONNX Runtime {onnxruntime.__version__} cannot load the graph '{name}': {error}",
                     hint=_hint(precision),
                 ) from error
+            check_is_used(session, provider, name)
             self._check(name, session, spec)
             self._sessions[name] = session
 

@@ -1,0 +1,1 @@
+"""What this machine has to run bundles with, what does not fit together, and how to mend it."""

@@ -1,0 +1,1 @@
+"""What a bundle holds and costs, where its plans run, and what is missing for a GPU."""

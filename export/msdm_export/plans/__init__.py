@@ -1,0 +1,1 @@
+"""Graphs of a bundle -> TensorRT plans: profiles, targets, the walk over the parsed network, the build, the files."""

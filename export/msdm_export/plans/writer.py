@@ -1,0 +1,91 @@
+"""Plans and the manifest of a bundle on disk: one build at a time, each plan whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from msdm_engine.bundle import Bundle, reference_bundle
+from msdm_engine.errors import BundleError, OutputError, RequestError
+from msdm_engine.manifest import MANIFEST
+from msdm_engine.plan_spec import PLAN_FOLDER, PlanSpec
+from msdm_engine.png import write_atomically
+from msdm_export.bundle_folder import entry_of, write_new
+
+
+def bundle_to_build_in(bundle: Path | None, out: Path | None) -> Path:
+    """The folder that plans go into: the bundle itself, or a copy of it at ``out``, made or gone on with.
+
+    Args:
+        bundle: None is the reference bundle, which plans never go into: it ships with msdm.
+
+    Raises:
+        RequestError: the bundle that ships with msdm, without ``out``.
+        OutputError: ``out`` holds something else, or cannot be written.
+    """
+    source = Bundle.open(bundle)
+    if out is None:
+        if source.folder.resolve() == reference_bundle().resolve():
+            raise RequestError(
+                "plans for the bundle that ships with msdm",
+                note="plans belong to the machines that run them; the installed package stays as it was installed",
+                hint="build in a copy: add --out FOLDER",
+            )
+        return source.folder
+    if (out / MANIFEST).is_file():
+        if Bundle.open(out).manifest.graphs != source.manifest.graphs:
+            raise OutputError(
+                f"{out} is another bundle than {source.folder}", hint="choose another --out, or remove it"
+            )
+        return out
+    write_new(out, replace(source.manifest, plans={}), source.contents)
+    return out
+
+
+def add_plan(folder: Path, name: str, spec: PlanSpec, data: bytes) -> PlanSpec:
+    """Writes a plan and enters it in the manifest; the caller holds the folder, see :mod:`msdm_export.bundle_folder`.
+
+    The plan comes first: a manifest never names what is not there. An interruption leaves a file that no manifest
+    names, which the next build of it replaces.
+
+    Returns:
+        the entry as written, with size and hash.
+
+    Raises:
+        OutputError: the disk is full or the folder cannot be written; nothing of this plan is left behind.
+    """
+    entry = replace(spec, size=len(data), sha256=entry_of(data).sha256)
+    with _reported(folder, len(data)):
+        (folder / PLAN_FOLDER).mkdir(exist_ok=True)
+        write_atomically(folder / spec.file, data)
+        manifest = Bundle.open(folder).manifest
+        updated = replace(manifest, plans={**manifest.plans, name: entry})
+        write_atomically(folder / MANIFEST, updated.to_json().encode())
+    return entry
+
+
+def is_built(bundle: Bundle, name: str, spec: PlanSpec) -> bool:
+    """Whether the bundle holds this plan, made from equal inputs, with the bytes that its manifest says."""
+    there = bundle.manifest.plans.get(name)
+    if there is None or not there.made_alike(spec):
+        return False
+    try:
+        bundle.plan_bytes(name)
+    except BundleError:  # missing or damaged: it is built again
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _reported(folder: Path, needed: int = 0) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, OutputError) as error:
+        problem = error.what if isinstance(error, OutputError) else f"{folder} cannot be written: {error.strerror}"
+        raise OutputError(
+            problem,
+            note=f"the plan has {needed / 2**20:.1f} MiB; plans finished before are whole" if needed else None,
+            hint="free some space or check the permissions, then run the same command: it goes on where it stopped",
+        ) from error
