@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from msdm_train.model.modulation import modulated, normed
 
 
 def conv(inputs: int, outputs: int, kernel: int = 3) -> nn.Conv2d:
@@ -34,8 +35,7 @@ class ChannelNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> the same shape, root mean square over C equal to ``gain``."""
-        scale = torch.rsqrt(x.float().square().mean(1, keepdim=True) + 1e-6)
-        return x * scale.to(x.dtype) * self.gain
+        return normed(x, self.gain)
 
 
 class SigmaEmbedding(nn.Module):
@@ -73,9 +73,9 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor, map_features: Tensor, embedding: Tensor) -> Tensor:
         """[B, inputs, H, W], [B, M, H, W], [B or 1, E] -> [B, outputs, H, W]."""
         scale, shift = self.spade(map_features).chunk(2, 1)
-        h = self.conv1(F.silu(self.norm1(x) * (1 + scale) + shift))
+        h = self.conv1(modulated(x, self.norm1.gain, scale, shift))
         scale, shift = self.film(embedding)[:, :, None, None].chunk(2, 1)
-        h = self.conv2(F.silu(self.norm2(h) * (1 + scale) + shift))
+        h = self.conv2(modulated(h, self.norm2.gain, scale, shift))
         return self.skip(x) + h
 
 
