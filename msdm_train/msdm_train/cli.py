@@ -74,6 +74,19 @@ def fit(
 
 
 @main.command()
+@click.argument("source", type=FOLDER)
+@click.option("--data", "pack", type=FOLDER, required=True, help="packed data set")
+@click.option("--out", type=FOLDER, required=True, help="checkpoint folder to write")
+def rebase(source: Path, pack: Path, out: Path) -> None:
+    """Move the weights of a checkpoint or bundle to the colour axes of a data set, to go on training from there."""
+    from msdm_train.data.pack import Pack
+    from msdm_train.training.rebase import rebase as run_rebase
+
+    model = run_rebase(source, Pack(pack), out)
+    click.echo(f"wrote {out}: spread along the colour axes {', '.join(f'{v:.3f}' for v in model.state_std[:3])}")
+
+
+@main.command()
 @click.option("--markdown", is_flag=True, help="as docs/presets.md")
 def presets(markdown: bool) -> None:
     """List the model presets with their parameters and operations a denoising step."""

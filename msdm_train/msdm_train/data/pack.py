@@ -47,8 +47,9 @@ class PackInfo:
 
     Args:
         n_classes: nucleus classes; 0 for none.
-        statistics: over train pixels: ``state_mean`` and ``state_std`` of the state channels in [-1, 1], and
-            ``presets``: for each train description its tags, tiles and mean colour (8-bit units).
+        statistics: over train pixels: ``state_mean`` and ``state_std`` of the state channels in [-1, 1],
+            ``colour_basis`` and ``component_std``: the principal axes of RGB, each a row, and the spread along each,
+            and ``presets``: for each train description its tags, tiles and mean colour (8-bit units).
     """
 
     name: str
@@ -118,6 +119,7 @@ def _count_classes(fields: list[Field]) -> int:
 def _statistics(train: list[Field], n_classes: int) -> dict[str, Any]:
     channels = (*IMAGE_CHANNELS, *MAP_CHANNELS, *(f"class {i}" for i in range(n_classes)))
     total, squares, count = np.zeros(len(channels)), np.zeros(len(channels)), 0
+    products = np.zeros((3, 3))
     presets: dict[str, dict[str, Any]] = {}
     for field in train:
         for region in field.regions:
@@ -126,6 +128,8 @@ def _statistics(train: list[Field], n_classes: int) -> dict[str, Any]:
             state = state_of(image, instances, field.classes, n_classes)
             total += state.sum((1, 2))
             squares += (state**2).sum((1, 2))
+            rgb = state[:3].reshape(3, -1)
+            products += rgb @ rgb.T
             count += instances.size
             preset = presets.setdefault(region.description, {"tags": region.tags, "colours": []})
             preset["colours"].append(colour_from_image(image, instances))
@@ -137,11 +141,27 @@ def _statistics(train: list[Field], n_classes: int) -> dict[str, Any]:
             f"the train pixels do not vary in {', '.join(constant)}", note="training needs pictures with nuclei"
         )
     std = np.sqrt(variance)
+    basis, component_std = principal_axes(products / count - np.outer(mean[:3], mean[:3]))
     return {
         "state_mean": mean.tolist(),
         "state_std": std.tolist(),
+        "colour_basis": basis.tolist(),
+        "component_std": component_std.tolist(),
         "presets": {text: _preset(p["tags"], p["colours"]) for text, p in sorted(presets.items())},
     }
+
+
+def principal_axes(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvectors of a covariance [n, n] as rows, largest spread first, and the spread (std) along each: [n, n], [n].
+
+    Each row's largest entry is positive, so that equal data gives equal rows. A direction without spread gets a
+    thousandth of the largest: a data scale of zero would be divided by.
+    """
+    variances, vectors = np.linalg.eigh(covariance)
+    std = np.sqrt(variances[::-1].clip(0))
+    rows = vectors.T[::-1]
+    signs = np.sign(rows[np.arange(len(rows)), np.abs(rows).argmax(1)])
+    return rows * signs[:, None], np.maximum(std, 1e-3 * std[0])
 
 
 def _preset(tags: dict[str, str], colours: list[Colour]) -> dict[str, Any]:

@@ -36,7 +36,10 @@ class ModelConfig:
         morphology_tokens: number of tokens that summarise the maps.
         text_tokens: T, the length that every text is padded to.
         n_classes: nucleus classes; 0 leaves class maps out.
-        state_mean, state_std: of each state channel in [-1, 1] over the training data.
+        state_mean: of each state channel in [-1, 1] over the training data.
+        colour_basis: 9 numbers, the rows of an orthonormal 3 x 3 matrix; each row is a direction of RGB along which
+            the data varies independently of the others. Empty: red, green and blue themselves.
+        state_std: spread of the data: three numbers along the rows of ``colour_basis``, then one for each map.
     """
 
     channels: tuple[int, ...] = (48, 96, 144, 192)
@@ -52,6 +55,7 @@ class ModelConfig:
     text_tokens: int = 48
     n_classes: int = 0
     text: TextConfig = field(default_factory=TextConfig)
+    colour_basis: tuple[float, ...] = ()
     state_mean: tuple[float, ...] = (0.0,) * 6
     state_std: tuple[float, ...] = (0.5,) * 6
 

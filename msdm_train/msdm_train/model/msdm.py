@@ -36,10 +36,16 @@ class TextEncoder(nn.Module):
 
 
 class MSDM(nn.Module):
-    """D(x; sigma, conditions) of Karras et al. 2022 (EDM), table 1, with a mean and sigma_data for each channel."""
+    """D(x; sigma, conditions) of Karras et al. 2022 (EDM), table 1, with a mean and sigma_data for each component.
+
+    Components are the state's channels, RGB replaced by its principal axes. Red, green and blue of a stained tissue
+    vary together: one axis carries most of the spread, and a network that is scaled by the spread of RGB leaves
+    coloured mottle where the tissue is flat. A rotation keeps white noise white, so sampling knows nothing of it.
+    """
 
     mean: Tensor
     std: Tensor
+    basis: Tensor
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -49,6 +55,8 @@ class MSDM(nn.Module):
         self.unet = UNet(config)
         self.register_buffer("mean", torch.tensor(config.state_mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(config.state_std)[:, None, None], persistent=False)
+        basis = torch.tensor(config.colour_basis).reshape(3, 3) if config.colour_basis else torch.eye(3)
+        self.register_buffer("basis", basis[:, :, None, None], persistent=False)
 
     def context(self, batch: dict[str, Tensor]) -> Context:
         """Conditions of a batch (names as in :mod:`msdm_engine.contract`) -> what every step needs."""
@@ -75,5 +83,19 @@ class MSDM(nn.Module):
         s = sigma[:, None, None, None]
         variance = s**2 + self.std**2
         c_in, c_skip, c_out = variance.rsqrt(), self.std**2 / variance, s * self.std * variance.rsqrt()
-        centred = x - self.mean
-        return self.mean + c_skip * centred + c_out * self.unet(c_in * centred, sigma, context)
+        centred = self.components(x - self.mean)
+        denoised = c_skip * centred + c_out * self.unet(c_in * centred, sigma, context)
+        return self.mean + self.channels(denoised)
+
+    def components(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] channels -> components: RGB onto the rows of the colour basis, maps as they are."""
+        return self._rotated(x, self.basis) if self.config.colour_basis else x
+
+    def channels(self, x: Tensor) -> Tensor:
+        """The inverse of :meth:`components`."""
+        return self._rotated(x, self.basis.transpose(0, 1)) if self.config.colour_basis else x
+
+    @staticmethod
+    def _rotated(x: Tensor, basis: Tensor) -> Tensor:
+        # Products and sums instead of a convolution: element-wise work stays float32 in a half-precision graph.
+        return torch.cat([(x[:, None, :3] * basis).sum(2), x[:, 3:]], 1)

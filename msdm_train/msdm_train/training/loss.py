@@ -1,4 +1,4 @@
-"""EDM's loss (Karras et al. 2022, equations 3 and 8) with a data scale for each channel."""
+"""EDM's loss (Karras et al. 2022, equations 3 and 8) with a data scale for each component."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class LossParts(NamedTuple):
 def edm_loss(model: MSDM, batch: dict[str, Tensor], sigma: Tensor, noise: Tensor) -> LossParts:
     """Weighted squared error of D against the clean state.
 
-    The weight (sigma^2 + std_c^2) / (sigma std_c)^2 makes every channel and noise level count alike at the start.
+    The weight (sigma^2 + std_c^2) / (sigma std_c)^2 makes every component and noise level count alike at the start.
 
     Args:
         batch: with ``state`` [B, C, H, W] and the conditions.
@@ -53,7 +53,8 @@ def edm_loss(model: MSDM, batch: dict[str, Tensor], sigma: Tensor, noise: Tensor
     context = model.context({**batch, "maps": state[:, 3:]})
     denoised = model(state + sigma[:, None, None, None] * noise, sigma, context)
     s = sigma[:, None, None, None]
-    weighted = (s**2 + model.std**2) / (s * model.std) ** 2 * (denoised - state).float().square()
+    error = model.components((denoised - state).float())
+    weighted = (s**2 + model.std**2) / (s * model.std) ** 2 * error.square()
     image, maps = weighted[:, :3].mean(), weighted[:, 3:].mean()
     return LossParts((image + maps) / 2, image.detach(), maps.detach())
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from msdm_engine.errors import RequestError
+from msdm_engine.errors import InputError, RequestError
 from msdm_engine.manifest import MANIFEST
 from msdm_train.data.pack import Pack
 from msdm_train.data.vocabulary import tokenizer_json
@@ -70,7 +70,7 @@ def begin(pack: Pack, run: Path, config: FitConfig, model: str | None, init: Pat
 
 def _without_scale(config: ModelConfig) -> ModelConfig:
     """The configuration without what was measured on the data."""
-    return replace(config, n_classes=0, state_mean=(), state_std=())
+    return replace(config, n_classes=0, state_mean=(), state_std=(), colour_basis=())
 
 
 def _resumed(pack: Pack, run: Path, config: FitConfig) -> Start:
@@ -95,7 +95,7 @@ def _resumed(pack: Pack, run: Path, config: FitConfig) -> Start:
 
 
 def _initialised(pack: Pack, config: FitConfig, init: Path) -> Start:
-    info, weights, tokenizer = _read_init(init)
+    info, weights, tokenizer = read_init(init)
     if info.model.n_classes != pack.info.n_classes:
         raise RequestError(
             f"{init} has {info.model.n_classes} nucleus classes, the data set {pack.info.n_classes}",
@@ -108,7 +108,7 @@ def _initialised(pack: Pack, config: FitConfig, init: Path) -> Start:
     return Start(origin, info, 0, weights, None, tokenizer)
 
 
-def _read_init(init: Path) -> tuple[CheckpointInfo, dict[str, Tensor], str]:
+def read_init(init: Path) -> tuple[CheckpointInfo, dict[str, Tensor], str]:
     """Description, averaged weights and tokenizer of a checkpoint, or of a bundle."""
     if (init / MANIFEST).is_file():
         return read_bundle(init)
@@ -117,16 +117,24 @@ def _read_init(init: Path) -> tuple[CheckpointInfo, dict[str, Tensor], str]:
 
 
 def _fresh(pack: Pack, config: FitConfig, name: str) -> Start:
-    statistics = pack.info.statistics
-    model = replace(
-        preset(name),
-        n_classes=pack.info.n_classes,
-        state_mean=tuple(statistics["state_mean"]),
-        state_std=tuple(statistics["state_std"]),
-    )
+    model = scaled_to(preset(name), pack)
     training: dict[str, Any] = {"config": asdict(config), "run_step": 0, "history": []}
     info = CheckpointInfo(0, model, _data(pack), training)
     return Start(f"starts anew, preset {name}", info, 0, None, None, tokenizer_json(pack, model.text.vocabulary))
+
+
+def scaled_to(model: ModelConfig, pack: Pack) -> ModelConfig:
+    """The configuration with classes, mean, spread and colour axes of the train pixels of a pack."""
+    statistics = pack.info.statistics
+    if "colour_basis" not in statistics:
+        raise InputError(f"{pack.path} lacks the colour axes", hint="prepare the data again with this version of msdm")
+    return replace(
+        model,
+        n_classes=pack.info.n_classes,
+        state_mean=tuple(statistics["state_mean"]),
+        colour_basis=tuple(number for row in statistics["colour_basis"] for number in row),
+        state_std=(*statistics["component_std"], *statistics["state_std"][3:]),
+    )
 
 
 def _data(pack: Pack) -> dict[str, Any]:

@@ -86,7 +86,8 @@ def test_a_run_learns_and_says_what_it_is(whole_run: Path, small_pack: Path) -> 
     assert info.data["licence"] == "CC0-1.0"
     assert info.data["trained_on_fields"] == ["t1", "t2"]
     assert info.data["statistics"] == pack.info.statistics
-    assert list(info.model.state_std) == pack.info.statistics["state_std"]
+    statistics = pack.info.statistics
+    assert list(info.model.state_std) == statistics["component_std"] + statistics["state_std"][3:]
     assert info.training["config"]["seed"] == 3
     assert list((whole_run / "tensorboard").iterdir())
     tensors = tensors_of(whole_run)
