@@ -110,28 +110,35 @@ class CropSampler:
         }
 
     def _crop(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, FieldInfo, Region]:
-        """A crop whose centre lies in the drawn region; it may reach into neighbours but never into a hole."""
+        """A crop whose centre lies in the drawn region, resized to the crops' size."""
         field, region = self.places[int(np.searchsorted(self._cumulative, rng.random()).clip(0, len(self.places) - 1))]
         size = self.crop_px
         if self.augment and rng.random() < self.augment.scale_probability:
             size = round(size * self.augment.scale_max ** rng.uniform(-1, 1))
-        size = min(size, field.height_px, field.width_px)
-        for _ in range(20):
-            y = int(rng.integers(region.y0, region.y1)) - size // 2
-            x = int(rng.integers(region.x0, region.x1)) - size // 2
-            y, x = min(max(y, 0), field.height_px - size), min(max(x, 0), field.width_px - size)
-            if covered(field.regions, y, x, size):
-                break
-        else:  # a region next to holes: fall back to a window inside the region itself
-            size = min(size, region.y1 - region.y0, region.x1 - region.x0)
-            y = int(rng.integers(region.y0, region.y1 - size + 1))
-            x = int(rng.integers(region.x0, region.x1 - size + 1))
+        y, x, size = window_place(field, region, size, rng)
         image, instances = self._pack.window(field.id, y, x, y + size, x + size)
         if size != self.crop_px:
             shape = (self.crop_px, self.crop_px)
             image = cv2.resize(image, shape, interpolation=cv2.INTER_AREA if size > self.crop_px else cv2.INTER_CUBIC)
             instances = cv2.resize(instances, shape, interpolation=cv2.INTER_NEAREST)
         return image, instances, field, region
+
+
+def window_place(field: FieldInfo, region: Region, size: int, rng: np.random.Generator) -> tuple[int, int, int]:
+    """Upper left corner (y, x) and side of a square window whose centre lies in a region.
+
+    It may reach into neighbours but never into a hole, and is smaller than ``size`` where that does not fit.
+    """
+    size = min(size, field.height_px, field.width_px)
+    for _ in range(20):
+        y = int(rng.integers(region.y0, region.y1)) - size // 2
+        x = int(rng.integers(region.x0, region.x1)) - size // 2
+        y, x = min(max(y, 0), field.height_px - size), min(max(x, 0), field.width_px - size)
+        if covered(field.regions, y, x, size):
+            return y, x, size
+    # A region next to holes: a window inside the region itself.
+    size = min(size, region.y1 - region.y0, region.x1 - region.x0)
+    return int(rng.integers(region.y0, region.y1 - size + 1)), int(rng.integers(region.x0, region.x1 - size + 1)), size
 
 
 def covered(regions: tuple[Region, ...], y: int, x: int, size: int) -> bool:

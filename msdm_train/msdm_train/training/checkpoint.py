@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from msdm_engine.errors import InputError
 from msdm_train.model.config import ModelConfig
@@ -54,10 +54,7 @@ def settled(folder: Path) -> Path:
 def write_checkpoint(
     folder: Path, info: CheckpointInfo, weights: dict[str, Tensor], tokenizer: Path, training: dict[str, Tensor] | None
 ) -> None:
-    """Writes a checkpoint beside its final name, flushes it to disk and moves it there.
-
-    At any moment ``folder`` or ``folder.old`` is a whole checkpoint, if there was one before.
-    """
+    """Writes a checkpoint beside its final name and moves it there: see :func:`swap_in`."""
     temporary = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -73,6 +70,14 @@ def write_checkpoint(
         "training": info.training,
     }
     (temporary / "checkpoint.json").write_text(json.dumps(document, indent=1) + "\n")
+    swap_in(temporary, folder)
+
+
+def swap_in(temporary: Path, folder: Path) -> None:
+    """Flushes the files of a finished folder to disk and moves it to its name, over the last one of that name.
+
+    At any moment ``folder`` or ``folder.old`` is whole, if there was one before.
+    """
     for path in temporary.iterdir():
         with path.open("r+b") as file:
             os.fsync(file.fileno())
@@ -118,7 +123,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def training_tensors(
-    model: MSDM, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler | None = None
+    model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler | None = None
 ) -> dict[str, Tensor]:
     """Raw weights, Adam's moments and the loss scaler's state under readable names."""
     tensors = {f"model.{name}": value.detach().cpu() for name, value in model.state_dict().items()}
@@ -133,7 +138,7 @@ def training_tensors(
 
 def restore_training(
     tensors: dict[str, Tensor],
-    model: MSDM,
+    model: nn.Module,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler | None = None,
 ) -> None:
