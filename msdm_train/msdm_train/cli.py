@@ -9,6 +9,7 @@ import click
 
 from msdm_engine.cli_errors import MsdmGroup
 from msdm_train.data.reader import SPLITS
+from msdm_train.evaluation.cli import evaluate
 
 FOLDER = click.Path(path_type=Path)
 
@@ -132,6 +133,8 @@ def compare(
     click.echo(f"wrote {out / 'compare.html'} and {out / 'compare.png'}")
     click.echo(NOTICE)
 
+
+main.add_command(evaluate)
 
 if __name__ == "__main__":
     main()

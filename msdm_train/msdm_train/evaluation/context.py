@@ -52,6 +52,8 @@ class Context:
         train: disjoint windows of the split train.
         generated: for each real window ``seeds`` pairs under all its conditions, unfiltered, at the bundle's default
             sampling; the first ``len(real)`` have the first seed.
+        generated_train: pairs under all conditions of a seeded sample of the windows ``train``, unfiltered.
+        usefulness: folder of a finished run of ``msdm-train usefulness``; None: not given.
         make: makes another set of pairs of the same windows, kept under its name:
             ``make(name, change)`` with ``change(request, crop)`` -> request.
         embed: encoder.
@@ -72,6 +74,8 @@ class Context:
     embed: Embed
     evaluator: Segment
     say: Callable[[str], None]
+    generated_train: tuple[Sample, ...] = ()
+    usefulness: Path | None = None
 
 
 class Make(Protocol):
