@@ -10,7 +10,7 @@ import click
 from msdm_engine.cli_errors import MsdmGroup
 from msdm_train.data.reader import SPLITS
 from msdm_train.evaluation.cli import evaluate
-from msdm_train.training.cli import ema, fit
+from msdm_train.training.cli import ema, fit, paraphrases
 
 FOLDER = click.Path(path_type=Path)
 
@@ -105,6 +105,7 @@ def compare(
 main.add_command(ema)
 main.add_command(evaluate)
 main.add_command(fit)
+main.add_command(paraphrases)
 
 if __name__ == "__main__":
     main()

@@ -1,4 +1,4 @@
-"""The commands ``msdm-train fit`` and ``msdm-train ema``."""
+"""The commands ``msdm-train fit``, ``ema`` and ``paraphrases``."""
 
 from __future__ import annotations
 
@@ -123,3 +123,16 @@ def ema(checkpoint: Path, pack: Path | None, choose: float | None, out: Path | N
         from msdm_train.training.averages import gammas_of
 
         click.echo("\n".join(f"gamma {gamma:g}" for gamma in gammas_of(checkpoint)))
+
+
+@click.command()
+@click.argument("source", type=FOLDER)
+@click.option("--data", "pack", type=FOLDER, required=True, help="packed data set; its train descriptions are used")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+def paraphrases(source: Path, pack: Path, seed: int) -> None:
+    """Measure whether paraphrases lie nearer than other tissues in the text encoder of SOURCE (JSON)."""
+    import json
+
+    from msdm_train.paraphrases import paraphrase_report
+
+    click.echo(json.dumps(paraphrase_report(source, pack, seed), indent=1))

@@ -25,7 +25,7 @@ def test_activations_grow_with_area_and_batch() -> None:
     """Maps dominate and grow with both; tokens, which grow with the batch only, are few."""
     one = activation_bytes(preset("tiny"), 1, 32, "no")
     assert activation_bytes(preset("tiny"), 4, 32, "no") == pytest.approx(4 * one, rel=0.05)
-    # Of a step of one crop of 32 px, a third lies in the text encoder, whose part does not grow with the area.
+    # Four times the area, but the text encoder's part does not grow with it.
     assert 2 * one < activation_bytes(preset("tiny"), 1, 64, "no") < 4 * one
     assert activation_bytes(preset("tiny"), 1, 64, "bf16") < activation_bytes(preset("tiny"), 1, 64, "no")
     # The largest part of a curriculum counts.

@@ -64,7 +64,7 @@ def test_mistakes_are_named(tmp_path: Path, text: str, message: str) -> None:
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="none.yaml cannot be read"):
+    with pytest.raises(InputError, match=r"none\.yaml cannot be read"):
         read_recipe(tmp_path / "none.yaml")
     with pytest.raises(InputError, match="cannot be read"):
         read_recipe(write(tmp_path, "a: [1"))
