@@ -12,6 +12,7 @@ from msdm_train.data.reader import SPLITS
 from msdm_train.evaluation.cli import evaluate, tune
 from msdm_train.evaluation.usefulness.cli import usefulness
 from msdm_train.segmentation.cli import segment
+from msdm_train.training.cli import ema, fit, paraphrases
 
 FOLDER = click.Path(path_type=Path)
 
@@ -41,39 +42,6 @@ def prepare(
         fields = [field for field in info.fields if field.split == split]
         click.echo(f"{split:5s} {len(fields):4d} fields {sum(f.nuclei for f in fields):6d} nuclei")
     click.echo(f"wrote {out} ({out.stat().st_size / 2**20:.1f} MiB)")
-
-
-@main.command()
-@click.argument("pack", type=FOLDER)
-@click.option("--out", type=FOLDER, required=True, help="folder of the run; an interrupted run resumes here")
-@click.option("--model", help="preset: tiny, mini, small, base, large [default: that of the checkpoint, else small]")
-@click.option("--init", type=FOLDER, help="checkpoint or bundle to start from")
-@click.option("--steps", type=int, required=True)
-@click.option("--batch", type=int, default=16, show_default=True, help="crops a step and process")
-@click.option("--crop", "crop_px", type=int, default=64, show_default=True, help="side of the crops in pixels")
-@click.option("--learning-rate", type=float, default=1.2e-3, show_default=True)
-@click.option("--cooldown-share", type=float, default=0.15, show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--save-every", type=int, default=500, show_default=True)
-@click.option("--validate-every", type=int, default=500, show_default=True)
-@click.option("--mixed-precision", default="no", show_default=True, help="no, bf16 or fp16")
-@click.option("--workers", type=int, default=0, show_default=True, help="data loading processes")
-@click.option("--dry-run", is_flag=True, help="say what would be trained, and write nothing")
-def fit(
-    pack: Path, out: Path, model: str | None, init: Path | None, dry_run: bool, **settings: int | float | str
-) -> None:
-    """Train the generator on a packed data set; several processes with `torchrun -m msdm_train.cli fit`."""
-    from msdm_train.training.config import FitConfig
-
-    config = FitConfig(**settings)  # type: ignore[arg-type]
-    if dry_run:
-        from msdm_train.training.plan import plan
-
-        click.echo(plan(pack, out, config, model=model, init=init))
-        return
-    from msdm_train.training.fit import fit as run_fit
-
-    click.echo(f"checkpoint: {run_fit(pack, out, config, model=model, init=init)}")
 
 
 @main.command()
@@ -136,10 +104,13 @@ def compare(
     click.echo(NOTICE)
 
 
+main.add_command(ema)
 main.add_command(evaluate)
+main.add_command(fit)
+main.add_command(paraphrases)
+main.add_command(segment)
 main.add_command(tune)
 main.add_command(usefulness)
-main.add_command(segment)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -57,20 +58,25 @@ def cost_of(config: ModelConfig, side_px: int = 128) -> Cost:
     return Cost(parameters, step.get_total_flops(), conditioner.get_total_flops())
 
 
+def training_batch(config: ModelConfig, batch: int, crop_px: int) -> tuple[MSDM, dict[str, Tensor], Tensor]:
+    """A model, a batch of zeros and its noise levels, for counting inside a ``FakeTensorMode``."""
+    config = replace(config, state_mean=(0.0,) * config.state_channels, state_std=(1.0,) * config.state_channels)
+    conditions = {
+        "state": torch.zeros(batch, config.state_channels, crop_px, crop_px),
+        "maps_present": torch.zeros(batch, 1),
+        "colour": torch.zeros(batch, COLOUR_FEATURES),
+        "colour_present": torch.zeros(batch, 2),
+        "token_ids": torch.zeros(batch, config.text_tokens, dtype=torch.int64),
+        "token_mask": torch.zeros(batch, config.text_tokens),
+    }
+    return MSDM(config), conditions, torch.ones(batch)
+
+
 def training_step_flops(config: ModelConfig, batch: int, crop_px: int) -> int:
     """Operations of one training step, forward and backward, all graphs included."""
-    config = replace(config, state_mean=(0.0,) * config.state_channels, state_std=(1.0,) * config.state_channels)
     with FakeTensorMode(), FlopCounterMode(display=False) as counter:
-        state = torch.zeros(batch, config.state_channels, crop_px, crop_px)
-        conditions = {
-            "state": state,
-            "maps_present": torch.zeros(batch, 1),
-            "colour": torch.zeros(batch, COLOUR_FEATURES),
-            "colour_present": torch.zeros(batch, 2),
-            "token_ids": torch.zeros(batch, config.text_tokens, dtype=torch.int64),
-            "token_mask": torch.zeros(batch, config.text_tokens),
-        }
-        edm_loss(MSDM(config), conditions, torch.ones(batch), state).total.backward()
+        model, conditions, sigma = training_batch(config, batch, crop_px)
+        edm_loss(model, conditions, sigma, conditions["state"]).total.backward()
     return counter.get_total_flops()
 
 

@@ -59,8 +59,13 @@ class MSDM(nn.Module):
         self.register_buffer("basis", basis[:, :, None, None], persistent=False)
 
     def context(self, batch: dict[str, Tensor]) -> Context:
-        """Conditions of a batch (names as in :mod:`msdm_engine.contract`) -> what every step needs."""
-        states = self.text_encoder(batch["token_ids"], batch["token_mask"])
+        """Conditions of a batch (names as in :mod:`msdm_engine.contract`) -> what every step needs.
+
+        ``token_states`` are used where the batch holds them already; else the text encoder makes them.
+        """
+        states = batch.get("token_states")
+        if states is None:
+            states = self.text_encoder(batch["token_ids"], batch["token_mask"])
         return self.conditioner(
             Conditions(
                 batch["maps"],

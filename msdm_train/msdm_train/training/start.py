@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,10 @@ from msdm_engine.errors import InputError, RequestError
 from msdm_engine.manifest import MANIFEST
 from msdm_train.data.pack import Pack
 from msdm_train.data.vocabulary import tokenizer_json
-from msdm_train.model.config import ModelConfig, preset
+from msdm_train.model.config import ModelConfig, TextConfig, preset
+from msdm_train.model.pretrained import read_text_encoder
 from msdm_train.training.checkpoint import CheckpointInfo, read_info, read_tensors, settled
-from msdm_train.training.config import FitConfig
+from msdm_train.training.config import FREE_ON_RESUME, FitConfig, with_defaults
 from msdm_train.training.from_bundle import read_bundle
 
 DEFAULT_PRESET = "small"
@@ -31,6 +32,7 @@ class Start:
         weights: averaged weights to begin with, if there are any.
         training: raw weights and optimizer state of a run that goes on.
         tokenizer: the text of ``tokenizer.json``.
+        text_weights: of a pretrained text encoder, for a run that begins without weights.
     """
 
     origin: str
@@ -39,6 +41,7 @@ class Start:
     weights: dict[str, Tensor] | None
     training: dict[str, Tensor] | None
     tokenizer: str
+    text_weights: dict[str, Tensor] | None = None
 
 
 def begin(pack: Pack, run: Path, config: FitConfig, model: str | None, init: Path | None) -> Start:
@@ -63,21 +66,22 @@ def begin(pack: Pack, run: Path, config: FitConfig, model: str | None, init: Pat
         raise RequestError(
             f"--model {model} is not the model of the checkpoint", hint="leave --model out, or use another folder"
         )
-    if config.crop_px % start.info.model.stride:
-        raise RequestError(f"crop_px {config.crop_px}", note=f"a multiple of {start.info.model.stride} for this model")
+    for crop_px, _ in config.all_crops():
+        if crop_px % start.info.model.stride:
+            raise RequestError(f"crop_px {crop_px}", note=f"a multiple of {start.info.model.stride} for this model")
     return start
 
 
 def _without_scale(config: ModelConfig) -> ModelConfig:
-    """The configuration without what was measured on the data."""
-    return replace(config, n_classes=0, state_mean=(), state_std=(), colour_basis=())
+    """The configuration without what was measured on the data, and without the text encoder."""
+    return replace(config, text=TextConfig(), n_classes=0, state_mean=(), state_std=(), colour_basis=())
 
 
 def _resumed(pack: Pack, run: Path, config: FitConfig) -> Start:
     last = settled(run / "checkpoint")
     info = read_info(last)
-    began, wanted = info.training["config"], asdict(config)
-    changed = [f"{k}: {began.get(k)} -> {v}" for k, v in wanted.items() if k != "steps" and began.get(k) != v]
+    began, wanted = with_defaults(info.training["config"]), config.to_json()
+    changed = [f"{k}: {began[k]} -> {v}" for k, v in wanted.items() if k not in FREE_ON_RESUME and began[k] != v]
     if info.data["trained_on_fields"] != _data(pack)["trained_on_fields"]:
         changed.append(f"fields of the data set {info.data['name']}")
     if changed:
@@ -95,6 +99,10 @@ def _resumed(pack: Pack, run: Path, config: FitConfig) -> Start:
 
 
 def _initialised(pack: Pack, config: FitConfig, init: Path) -> Start:
+    if config.text_encoder:
+        raise RequestError(
+            "--text-encoder together with --init", hint="leave --text-encoder out: the checkpoint has its own"
+        )
     info, weights, tokenizer = read_init(init)
     if info.model.n_classes != pack.info.n_classes:
         raise RequestError(
@@ -102,7 +110,7 @@ def _initialised(pack: Pack, config: FitConfig, init: Path) -> Start:
             hint="start from nothing, or prepare the data with the same classes",
         )
     history = info.training.get("history", []) + [info.training["config"] | {"steps": info.training["run_step"]}]
-    training = {"config": asdict(config), "run_step": 0, "history": history}
+    training = {"config": config.to_json(), "run_step": 0, "history": history}
     origin = f"starts from {init} (step {info.step})"
     info = replace(info, data=_data(pack), training=training)
     return Start(origin, info, 0, weights, None, tokenizer)
@@ -118,9 +126,14 @@ def read_init(init: Path) -> tuple[CheckpointInfo, dict[str, Tensor], str]:
 
 def _fresh(pack: Pack, config: FitConfig, name: str) -> Start:
     model = scaled_to(preset(name), pack)
-    training: dict[str, Any] = {"config": asdict(config), "run_step": 0, "history": []}
-    info = CheckpointInfo(0, model, _data(pack), training)
-    return Start(f"starts anew, preset {name}", info, 0, None, None, tokenizer_json(pack, model.text.vocabulary))
+    training: dict[str, Any] = {"config": config.to_json(), "run_step": 0, "history": []}
+    if not config.text_encoder:
+        info = CheckpointInfo(0, model, _data(pack), training)
+        return Start(f"starts anew, preset {name}", info, 0, None, None, tokenizer_json(pack, model.text.vocabulary))
+    text = read_text_encoder(config.text_encoder, model.text_tokens)
+    info = CheckpointInfo(0, replace(model, text=text.config), _data(pack), training)
+    origin = f"starts anew, preset {name}, text encoder {config.text_encoder}"
+    return Start(origin, info, 0, None, None, text.tokenizer, text.weights)
 
 
 def scaled_to(model: ModelConfig, pack: Pack) -> ModelConfig:
