@@ -33,7 +33,7 @@ def test_the_command_says_what_is_there_and_what_it_costs(bundle: Bundle, monkey
     result = CliRunner().invoke(main, ["inspect", str(bundle.folder), "--profile", "64:2"])
     assert result.exit_code == 0, result.output
     for said in ("64 px, batch 2", "| denoiser | float32 |", "MiB for a batch", "2 for each multiply-accumulate",
-                 "plans: none", "RTX 4090 (sm_89): no plan of conditioner, denoiser, text_encoder",
+                 "plans: none", "RTX 4090 (sm_89): no plan of conditioner, critic, denoiser, text_encoder",
                  "--backend tensorrt-rtx --target sm_89 --precision float32"):  # fmt: skip
         assert said in result.output
 

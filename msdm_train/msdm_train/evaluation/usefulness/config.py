@@ -79,8 +79,9 @@ class Protocol:
             raise RequestError(f"synthetic_share is {self.synthetic_share}", note="between 0 and 1")
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
-        return {**asdict(self), "fractions": list(self.fractions)}
+        """As plain values, equal to what a JSON file gives back."""
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return plain
 
 
 #: Training of the generator: preset, steps, batch, peak learning rate.
