@@ -139,6 +139,7 @@ def _onnx_runtime(probe: Probe, versions: Versions, has: Callable[[str], bool]) 
 
 
 def _tensorrt(probe: Probe, versions: Versions) -> Iterator[Finding]:
+    needed_by = []
     index = "pip install 'msdm[tensorrt]', with NVIDIA's package index added (--extra-index-url)"
     for backend, names, mend in (
         ("tensorrt", TENSORRT, index),
@@ -146,10 +147,11 @@ def _tensorrt(probe: Probe, versions: Versions) -> Iterator[Finding]:
     ):
         there = [f"{name} {versions[name]}" for name in names if name in versions]
         yield Finding(PLAN_BACKENDS[backend], ", ".join(there) or "absent", mend="" if there else mend)
-        if there and "polygraphy" not in versions:
-            yield Finding("Polygraphy", "absent, and plans are built through it", trouble=True, mend=mend)
-        elif there:
-            yield Finding("Polygraphy", versions["polygraphy"])
+        needed_by += [mend] * bool(there)
+    if needed_by and "polygraphy" in versions:
+        yield Finding("Polygraphy", versions["polygraphy"])
+    elif needed_by:
+        yield Finding("Polygraphy", "absent, and plans are built through it", trouble=True, mend=needed_by[0])
     data_centre = [gpu for gpu in probe.gpus if gpu.target in DATA_CENTRE_TARGETS]
     if data_centre and any(name in versions for name in TENSORRT_RTX) and not any(n in versions for n in TENSORRT):
         state = f"TensorRT for RTX does not run on {data_centre[0].name} ({data_centre[0].target})"
