@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from msdm_engine.conditions.colour import RGB, Colour, RegionColour
-from msdm_engine.contract import FLOAT32 as FLOAT32  # where bundles are read, it is looked for here
 from msdm_engine.contract import IMAGE_CHANNELS, MAP_CHANNELS
 from msdm_engine.errors import BundleError, RequestError
 from msdm_engine.guidance import NO_GUIDANCE, Guidance
