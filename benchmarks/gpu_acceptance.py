@@ -2,8 +2,8 @@
 
 Runs its parts one after another, each in a process of its own with a time limit under eight minutes, and writes
 ``benchmarks/results/gpu_acceptance.json`` and ``gpu_acceptance.md`` after each. Run it again and it goes on: parts that
-were proved on the same GPU with the same bundle are kept; ``--again PART`` runs one anew. A part that cannot tell says
-what it lacks; nothing stands in for it.
+were proved on the same GPU with the same driver, packages and bundle are kept; ``--again PART`` runs one anew. A part
+that cannot tell says what it lacks; nothing stands in for it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from benchmarks.timer import environment, write_json
 
 from msdm_engine import Bundle
 from msdm_engine.doctor.probe import probe_gpus
+from msdm_engine.doctor.report import installed_versions
+from msdm_engine.png import write_atomically
 
 RESULT = Path(__file__).parent / "results" / "gpu_acceptance.json"
 LIMIT_S = 460.0
@@ -57,12 +59,18 @@ def run_apart(name: str, limit_s: float = LIMIT_S) -> dict[str, Any]:
 
 
 def identity() -> dict[str, Any]:
-    """What a proof is for: the GPUs and the bundle."""
-    return {"gpus": [gpu.name for gpu in probe_gpus().gpus], "bundle": Bundle.open().sha256}
+    """What a proof is for: the GPUs, the driver, the packages that drive them, and the bundle."""
+    probe = probe_gpus()
+    return {
+        "gpus": [gpu.name for gpu in probe.gpus],
+        "driver": probe.driver,
+        "packages": installed_versions(),
+        "bundle": Bundle.open().sha256,
+    }
 
 
 def kept(document: dict[str, Any], key: dict[str, Any], again: str | None) -> dict[str, Any]:
-    """Parts of an earlier run that need not be run again: proved, of the same GPUs and bundle."""
+    """Parts of an earlier run that need not be run again: proved, with the same :func:`identity`."""
     if document.get("for") != key:
         return {}
     parts: dict[str, Any] = document.get("parts", {})
@@ -99,7 +107,7 @@ def main(arguments: list[str] | None = None) -> int:
         if name not in document["parts"]:
             document["parts"][name] = run_apart(name)
             write_json(asked.out, document)
-            asked.out.with_suffix(".md").write_text(page(document))
+            write_atomically(asked.out.with_suffix(".md"), page(document).encode())
         part = document["parts"][name]
         print(f"{name:12s} {part['state']:12s} {part.get('why', '')}", flush=True)
     return int(any(part["state"] == FAILED for part in document["parts"].values()))

@@ -142,10 +142,10 @@ def tensorrt_plans() -> dict[str, Any]:
         need(module, module)
     from benchmarks.gpu_sample import build_and_run
 
-    from msdm_export.plans.targets import RTX_TARGETS
+    from msdm_export.plans.targets import backend_of
 
     found = [m for m in ("tensorrt", "tensorrt_rtx") if importlib.util.find_spec(m) is not None]
-    usable = [m for m in found if m == "tensorrt" or (target in RTX_TARGETS and target != "sm_80")]
+    usable = [module for module in found if module in ("tensorrt", backend_of(target).replace("-", "_"))]
     if not usable:
         raise CannotTell(f"no TensorRT for {target} is installed (there is {', '.join(found) or 'none'})")
     with tempfile.TemporaryDirectory() as scratch:

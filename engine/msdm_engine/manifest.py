@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from msdm_engine.conditions.colour import RGB, Colour, RegionColour
-from msdm_engine.contract import FLOAT32 as FLOAT32  # where bundles are read, it is looked for here
 from msdm_engine.contract import IMAGE_CHANNELS, MAP_CHANNELS
 from msdm_engine.errors import BundleError, RequestError
 from msdm_engine.guidance import NO_GUIDANCE, Guidance
@@ -23,8 +22,11 @@ FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 MAX_BATCH = 1024
 MAX_FILE_BYTES = 8 * 2**30
-#: Options of execution providers that name files, folders, libraries or addresses hold one of these.
-PLACES = ("path", "dir", "file", "prefix", "library", "stream", "plugin")
+#: Options of execution providers that name files, folders, libraries or addresses in memory hold one of these.
+PLACES = (
+    *("path", "dir", "file", "prefix", "library", "stream", "plugin", "config", "table", "dump"),
+    *("external", "context", "pointer"),
+)
 BASE_CHANNELS = len(IMAGE_CHANNELS) + len(MAP_CHANNELS)
 #: Keys that a manifest may lack, and does where they are empty.
 OPTIONAL_KEYS = ("critic", "guidance", "plans", "providers")
@@ -244,7 +246,7 @@ def _critic(raw: Any) -> dict[str, Any]:
 def _provider_options(raw: Any, where: str) -> dict[str, str]:
     options = mapping(raw, where, read_text)
     for name, value in options.items():
-        if any(word in name for word in PLACES) or "/" in value or "\\" in value:
+        if any(word in name.lower() for word in PLACES) or "/" in value or "\\" in value:
             raise malformed(f"{where} '{name}'", "names a place, which a bundle may not; give it with --backend")
     return options
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from msdm_engine.bundle import Bundle
 from msdm_engine.errors import OutputError
 from msdm_engine.manifest import MANIFEST, FileEntry, Manifest
 from msdm_engine.png import write_atomically
@@ -28,6 +29,15 @@ def entry_of(data: bytes) -> FileEntry:
 def hashed_name(stem: str, data: bytes, suffix: str) -> str:
     """A name that changes with the content, so that a file which the manifest lists is never overwritten."""
     return f"{stem}-{hashlib.sha256(data).hexdigest()[:8]}{suffix}"
+
+
+def with_plans(files: Mapping[str, bytes], bundle: Bundle, manifest: Manifest) -> dict[str, bytes]:
+    """These files, and the bundle's plans that the manifest of its new copy still lists, verified.
+
+    Raises:
+        BundleError: a plan is missing or damaged.
+    """
+    return {**files, **{spec.file: bundle.plan_bytes(name) for name, spec in manifest.plans.items()}}
 
 
 @contextlib.contextmanager
@@ -58,6 +68,11 @@ def claimed(folder: Path) -> Iterator[None]:
 def write_new(out: Path, manifest: Manifest, files: Mapping[str, bytes]) -> None:
     """Writes a bundle beside its final name and moves the folder into place; an existing bundle is replaced.
 
+    Interrupted between the two moves, the old bundle is put back, at the latest by the next call.
+
+    Args:
+        files: all that the manifest lists, plans included (:func:`with_plans`).
+
     Raises:
         OutputError: ``out`` exists and is no bundle, another process writes it, or the disk is full.
     """
@@ -68,6 +83,7 @@ def write_new(out: Path, manifest: Manifest, files: Mapping[str, bytes]) -> None
         temporary.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as claims:
             claims.enter_context(claimed(temporary))
+            _put_back(old, out)
             if out.exists():
                 claims.enter_context(claimed(out))
             _empty(temporary)
@@ -83,6 +99,7 @@ def write_new(out: Path, manifest: Manifest, files: Mapping[str, bytes]) -> None
                 os.replace(temporary, out)
             except BaseException:
                 shutil.rmtree(temporary, ignore_errors=True)
+                _put_back(old, out)
                 raise
             shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
@@ -90,6 +107,12 @@ def write_new(out: Path, manifest: Manifest, files: Mapping[str, bytes]) -> None
             f"bundle {out} cannot be written: {error.strerror or error}",
             hint="check the free space and the permissions",
         ) from error
+
+
+def _put_back(old: Path, out: Path) -> None:
+    """Ends what an interruption left between the two moves of :func:`write_new`."""
+    if old.exists() and not out.exists():
+        os.replace(old, out)
 
 
 def add_to_bundle(folder: Path, files: Mapping[str, bytes], change: Callable[[Manifest], Manifest]) -> Manifest:

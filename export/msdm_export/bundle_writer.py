@@ -21,7 +21,7 @@ from msdm_engine.manifest import (
     Preset,
     Sampling,
 )
-from msdm_export.bundle_folder import entry_of, write_new
+from msdm_export.bundle_folder import entry_of, with_plans, write_new
 from msdm_export.conditions import Conditions
 from msdm_export.critic import export_critic, with_critic
 from msdm_export.graphs import graph_exports
@@ -123,7 +123,7 @@ def add_critic(
     opened = Bundle.open(bundle)
     critic = export_critic(segmenter, half_storage=half_storage, pack=pack)
     manifest, files = with_critic(opened.manifest, opened.contents, critic)
-    write_new(out, manifest, files)
+    write_new(out, manifest, with_plans(files, opened, manifest))
     return manifest
 
 

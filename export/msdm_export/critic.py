@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,12 +14,14 @@ from torch.export import Dim
 
 from msdm_engine.contract import CRITIC, CRITIC_INPUTS, CRITIC_OUTPUTS, MAP_CHANNELS
 from msdm_engine.critic import image_from_pictures
-from msdm_engine.errors import BackendError, InputError
+from msdm_engine.errors import InputError
 from msdm_engine.layouts import LayoutRequest, draw_layout
-from msdm_engine.manifest import FileEntry, GraphSpec, Manifest
+from msdm_engine.manifest import GraphSpec, Manifest
 from msdm_engine.noise import gaussian
+from msdm_export.bundle_folder import entry_of
 from msdm_export.graphs import GraphExport
 from msdm_export.onnx_export import onnx_from_module, round_to_half, store_weights_in_half, tensor_specs
+from msdm_export.sessions import run_session, session_from_model
 from msdm_train.data.pack import Pack
 from msdm_train.segmentation.predict import load_segmenter_module
 
@@ -103,11 +104,17 @@ def export_critic(segmenter: Path, *, half_storage: bool, pack: Path | None) -> 
 def with_critic(
     manifest: Manifest, files: dict[str, bytes], critic: ExportedCritic
 ) -> tuple[Manifest, dict[str, bytes]]:
-    """Manifest and files of the bundle with this critic, instead of any that it had."""
+    """Manifest and files of the bundle with this critic, instead of any that it had and of its plans."""
     kept = {name: data for name, data in files.items() if not _is_of_critic(manifest, name)}
     entries = {name: manifest.files[name] for name in kept}
-    entries[critic.spec.file] = FileEntry(len(critic.data), hashlib.sha256(critic.data).hexdigest())
-    changed = replace(manifest, files=entries, graphs={**manifest.graphs, CRITIC: critic.spec}, critic=critic.identity)
+    entries[critic.spec.file] = entry_of(critic.data)
+    changed = replace(
+        manifest,
+        files=entries,
+        graphs={**manifest.graphs, CRITIC: critic.spec},
+        critic=critic.identity,
+        plans={name: plan for name, plan in manifest.plans.items() if plan.graph != CRITIC},
+    )
     return changed, {**kept, critic.spec.file: critic.data}
 
 
@@ -130,18 +137,12 @@ def _check_output(folder: Path, module: nn.Module, stride: int) -> None:
 
 def _parity(module: nn.Module, data: bytes, pack: Pack | None) -> dict[str, Any]:
     """Largest absolute difference between PyTorch and ONNX Runtime, as in :mod:`msdm_export.parity`."""
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise BackendError(
-            "parity needs an ONNX runtime and none is installed", hint="pip install 'msdm[export,cpu]'"
-        ) from error
-    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    session = session_from_model(data)
     (given,), (asked,) = CRITIC_INPUTS, CRITIC_OUTPUTS
     worst = 0.0
     for pictures in _pictures(pack):
         image = image_from_pictures(pictures)
-        (found,) = session.run([asked], {given: image})
+        found = run_session(session, {given: image})[asked]
         with torch.no_grad():
             expected = module(torch.from_numpy(image)).numpy()
         worst = max(worst, float(np.abs(found - expected).max()))

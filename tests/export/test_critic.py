@@ -16,9 +16,11 @@ from torch import Tensor, nn
 
 import msdm_export.critic
 from msdm_engine import Bundle, Engine, PairRequest
-from msdm_engine.contract import CRITIC
+from msdm_engine.contract import CRITIC, DENOISER
 from msdm_engine.critic import image_from_pictures
-from msdm_engine.errors import InputError, OutputError
+from msdm_engine.errors import BundleError, InputError, OutputError
+from msdm_engine.plan_spec import PlanSpec
+from msdm_export.bundle_folder import entry_of
 from msdm_export.bundle_writer import add_critic
 from msdm_export.cli import main
 from msdm_export.critic import export_critic
@@ -131,6 +133,31 @@ def test_a_critic_is_exchanged_in_place(bundle: Bundle, threshold: dict[str, Any
         maps = engine.backend.run(CRITIC, {"image": -np.ones((1, 3, 16, 16), np.float32)})["critic_maps"]
     assert maps == pytest.approx(0.5 * np.tanh(4), abs=1e-6)  # float32
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_plans_of_the_other_graphs_stay_when_the_critic_is_exchanged(
+    bundle: Bundle, threshold: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = without_critic(bundle, tmp_path / "bundle")
+    add_critic(folder, Path("first"), folder)
+    manifest = Bundle.open(folder).manifest
+    plans = {}
+    (folder / "plans").mkdir()
+    for graph in (DENOISER, CRITIC):
+        data, source = graph.encode(), manifest.files[manifest.graphs[graph].file].sha256
+        (folder / f"plans/{graph}.plan").write_bytes(data)
+        of = (f"plans/{graph}.plan", len(data), entry_of(data).sha256, graph, source, source)
+        plans[graph] = PlanSpec(*of, "tensorrt-rtx", "1.7", "sm_89", "float32", {})
+    (folder / "manifest.json").write_text(replace(manifest, plans=plans).to_json())
+    add_critic(folder, Path("second"), folder)
+    found = Bundle.open(folder)
+    assert found.manifest.plans == {DENOISER: plans[DENOISER]}
+    assert found.plan_bytes(DENOISER) == b"denoiser"
+    assert [path.name for path in (folder / "plans").iterdir()] == ["denoiser.plan"]
+    (folder / "plans/denoiser.plan").write_bytes(b"denoised")
+    with pytest.raises(BundleError, match=r"denoiser\.plan"):
+        add_critic(folder, Path("third"), folder)
+    assert Bundle.open(folder) == found
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from msdm_engine.doctor.probe import Probe
+from msdm_engine.plan_spec import DATA_CENTRE_TARGETS, PLAN_BACKENDS
 
 #: Distributions by what they are for; the first name of a group that is installed is the one that counts.
 ONNX_RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml")
@@ -138,8 +139,7 @@ def _onnx_runtime(probe: Probe, versions: Versions, has: Callable[[str], bool]) 
 
 
 def _tensorrt(probe: Probe, versions: Versions) -> Iterator[Finding]:
-    from msdm_engine.plan_spec import PLAN_BACKENDS
-
+    needed_by = []
     index = "pip install 'msdm[tensorrt]', with NVIDIA's package index added (--extra-index-url)"
     for backend, names, mend in (
         ("tensorrt", TENSORRT, index),
@@ -147,11 +147,12 @@ def _tensorrt(probe: Probe, versions: Versions) -> Iterator[Finding]:
     ):
         there = [f"{name} {versions[name]}" for name in names if name in versions]
         yield Finding(PLAN_BACKENDS[backend], ", ".join(there) or "absent", mend="" if there else mend)
-        if there and "polygraphy" not in versions:
-            yield Finding("Polygraphy", "absent, and plans are built through it", trouble=True, mend=mend)
-        elif there:
-            yield Finding("Polygraphy", versions["polygraphy"])
-    data_centre = [gpu for gpu in probe.gpus if gpu.target in ("sm_80", "sm_90", "sm_100", "sm_103")]
+        needed_by += [mend] * bool(there)
+    if needed_by and "polygraphy" in versions:
+        yield Finding("Polygraphy", versions["polygraphy"])
+    elif needed_by:
+        yield Finding("Polygraphy", "absent, and plans are built through it", trouble=True, mend=needed_by[0])
+    data_centre = [gpu for gpu in probe.gpus if gpu.target in DATA_CENTRE_TARGETS]
     if data_centre and any(name in versions for name in TENSORRT_RTX) and not any(n in versions for n in TENSORRT):
         state = f"TensorRT for RTX does not run on {data_centre[0].name} ({data_centre[0].target})"
         yield Finding("TensorRT", state, trouble=True, mend=index)

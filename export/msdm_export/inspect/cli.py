@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from msdm_engine.errors import RequestError
+
 FOLDER = click.Path(path_type=Path)
 
 
@@ -22,7 +24,9 @@ def inspect(bundle: Path | None, profile: str | None, commands: bool) -> None:
 
     opened = Bundle.open(bundle)
     sampling = opened.manifest.sampling
-    (asked,) = parse_profiles([profile or f"{sampling.size_px}:{sampling.batch}"], opened.manifest.stride)
+    asked, *more = parse_profiles([profile or f"{sampling.size_px}:{sampling.batch}"], opened.manifest.stride)
+    if more:
+        raise RequestError(f"profile '{profile}' is {1 + len(more)} shapes", note="the cost is that of one")
     click.echo(f"bundle {opened.manifest.name} ({opened.sha256[:12]}), verified; plans are verified when they are run")
     for lines in (graph_lines(opened, asked), layer_lines(opened, asked), plan_lines(opened, commands=commands)):
         click.echo("\n".join(lines) + "\n")

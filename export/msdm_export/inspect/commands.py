@@ -36,6 +36,7 @@ def trtexec_command(bundle: Bundle, plan: PlanSpec) -> str:
         words.append(f"--builderOptimizationLevel={plan.options['level']}")
     if plan.options.get("workspace_mib") is not None:
         words.append(f"--memPoolSize=workspace:{plan.options['workspace_mib']}M")
+    words += ["--stripWeights"] * bool(plan.options.get("stripped"))
     if plan.backend == "tensorrt-rtx":
         digits = plan.target.removeprefix("sm_")
         words.append(f"--computeCapabilities={digits[:-1]}.{digits[-1]}")

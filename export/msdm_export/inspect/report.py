@@ -10,7 +10,7 @@ import onnx
 from msdm_engine.bundle import Bundle
 from msdm_engine.contract import FLOAT32
 from msdm_engine.doctor.probe import Probe
-from msdm_engine.plan_spec import PLAN_BACKENDS
+from msdm_engine.plan_spec import PLAN_BACKENDS, PlanSpec
 from msdm_engine.plans import build_command
 from msdm_export.inspect.commands import polygraphy_command, trtexec_command
 from msdm_export.plans.cost import Cost, cost_of
@@ -18,7 +18,7 @@ from msdm_export.plans.profiles import Profile, input_shapes
 from msdm_export.plans.shapes import tensor_shapes
 from msdm_export.plans.source import Source, fixed_shapes, source_of
 from msdm_export.plans.table import cells, markdown
-from msdm_export.plans.targets import RTX_TARGETS
+from msdm_export.plans.targets import backend_of
 
 GRAPH_HEADERS = ("graph", "precision", "parameters", "GFLOP", "weights MiB", "tensors MiB", "activations MiB")
 MATRIX_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -75,6 +75,14 @@ def layer_lines(bundle: Bundle, profile: Profile) -> Iterator[str]:
             yield f"  {graph:14s} {precision:8s} {shown}{kept}"
 
 
+def is_stale(bundle: Bundle, plan: PlanSpec) -> bool:
+    """Whether the bundle no longer holds the graph that was compiled."""
+    spec = bundle.manifest.graphs[plan.graph]
+    compiled = spec if plan.precision == FLOAT32 else spec.variants.get(plan.precision)
+    found = compiled and (bundle.manifest.files[spec.file].sha256, bundle.manifest.files[compiled.file].sha256)
+    return found != (plan.graph_sha256, plan.compiled_sha256)
+
+
 def plan_lines(bundle: Bundle, *, commands: bool) -> Iterator[str]:
     """The plans, where each runs, and the commands that reproduce them."""
     if not bundle.manifest.plans:
@@ -82,11 +90,11 @@ def plan_lines(bundle: Bundle, *, commands: bool) -> Iterator[str]:
         return
     yield "plans"
     for name, plan in bundle.manifest.plans.items():
-        compiled = bundle.manifest.files[bundle.in_precision(plan.precision)[plan.graph].file].sha256
-        stale = "" if compiled == plan.compiled_sha256 else ", STALE: the graph has changed since"
+        stale = is_stale(bundle, plan)
         shape = "one shape" if plan.static else "a range of shapes"
-        yield f"  {name}: {plan.target} with {PLAN_BACKENDS[plan.backend]} {plan.version}, {shape}{stale}"
-        if commands:
+        line = f"  {name}: {plan.target} with {PLAN_BACKENDS[plan.backend]} {plan.version}, {shape}"
+        yield f"{line}, STALE: the graph has changed since" if stale else line
+        if commands and not stale:
             yield f"    {polygraphy_command(bundle, plan)}"
             yield f"    {trtexec_command(bundle, plan)}"
     if commands:
@@ -99,12 +107,12 @@ def missing_lines(bundle: Bundle, probe: Probe) -> Iterator[str]:
     if not probe.gpus:
         yield f"this machine has no GPU ({probe.problem}); plans for RTX GPUs can be built on it, and run elsewhere"
     for gpu in probe.gpus:
-        plans = [plan for plan in bundle.manifest.plans.values() if plan.target == gpu.target]
+        fresh = (plan for plan in bundle.manifest.plans.values() if not is_stale(bundle, plan))
+        plans = [plan for plan in fresh if plan.target == gpu.target]
         lacking = sorted(set(bundle.manifest.graphs) - {plan.graph for plan in plans})
         if not lacking:
             yield f"{gpu.name} ({gpu.target}): every graph has a plan"
             continue
-        backend = "tensorrt-rtx" if gpu.target in RTX_TARGETS and gpu.target != "sm_80" else "tensorrt"
         precision = "fp16" if "fp16" in precisions_of(bundle) else FLOAT32
         yield f"{gpu.name} ({gpu.target}): no plan of {', '.join(lacking)}"
-        yield f"  {build_command(bundle, backend, gpu.target, precision)}"
+        yield f"  {build_command(bundle, backend_of(gpu.target), gpu.target, precision)}"

@@ -35,6 +35,26 @@ class Found:
         """Whether all measures were within their tolerance in all visits."""
         return self.share <= 1.0
 
+    def add(self, difference: Difference, bound: float, sigma: float | None, case: str) -> None:
+        """Keeps the worst; the share is that of the strictest of the three tolerances.
+
+        Args:
+            bound: of the root mean square.
+        """
+        bound = max(bound, float(np.finfo(np.float32).tiny))
+        share = max(
+            difference.rms / bound,
+            difference.high / (HIGH_OVER_RMS * bound),
+            difference.largest / (LARGEST_OVER_RMS * bound),
+        )
+        if math.isnan(share):  # the reference is not finite: nothing agrees with that
+            share = math.inf
+        if share > self.share:
+            self.share, self.sigma, self.case = share, sigma, case
+        self.largest = max(self.largest, difference.largest)
+        self.high = max(self.high, difference.high)
+        self.relative = max(self.relative, difference.relative)
+
     def as_json(self) -> dict[str, Any]:
         """For the report; what is not finite is null."""
         numbers = {name: finite(getattr(self, name)) for name in ("largest", "high", "relative", "share")}
@@ -100,7 +120,7 @@ def _compare(rung: Rung, visit: Visit, case: str, sources: Models, result: RungR
     for name, expected in visit.outputs.items():
         difference = Difference.between(outputs[name], expected)
         found = result.outputs.setdefault(visit.graph, {}).setdefault(name, Found())
-        _take(found, difference, rung.tolerance.of(visit, name), visit.sigma, case)
+        found.add(difference, rung.tolerance.of(visit, name), visit.sigma, case)
         if not found.passed and found.first_layer is None and visit.graph in rung.models:
             model = rung.models[visit.graph]
             if model is not sources[visit.graph]:
@@ -108,21 +128,6 @@ def _compare(rung: Rung, visit: Visit, case: str, sources: Models, result: RungR
         if visit.graph == DENOISER and name == DENOISED and visit.sigma is not None:
             level = round(visit.sigma, 4)
             result.levels[level] = max(result.levels.get(level, 0.0), difference.relative)
-
-
-def _take(found: Found, difference: Difference, bound: float, sigma: float | None, case: str) -> None:
-    """Keeps the worst; the share is that of the strictest of the three tolerances."""
-    bound = max(bound, float(np.finfo(np.float32).tiny))
-    share = max(
-        difference.rms / bound,
-        difference.high / (HIGH_OVER_RMS * bound),
-        difference.largest / (LARGEST_OVER_RMS * bound),
-    )
-    if share > found.share:
-        found.share, found.sigma, found.case = share, sigma, case
-    found.largest = max(found.largest, difference.largest)
-    found.high = max(found.high, difference.high)
-    found.relative = max(found.relative, difference.relative)
 
 
 def _follow(rung: Rung, visits: list[Visit], case: Case, table: np.ndarray, result: RungResult) -> None:
@@ -133,7 +138,7 @@ def _follow(rung: Rung, visits: list[Visit], case: Case, table: np.ndarray, resu
         for at in (walk(rung.run, case, table), visits)
     )
     bound = trajectory_bound(rung, visits)
-    _take(result.trajectory, Difference.between(final, expected), bound, None, str(case.size))
+    result.trajectory.add(Difference.between(final, expected), bound, None, str(case.size))
     mine, theirs = (pictures_of(state) for state in (final, expected))
     off = np.abs(mine.astype(int) - theirs)
     result.largest_of_255 = max(result.largest_of_255, int(off.max()))

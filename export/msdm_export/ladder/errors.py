@@ -29,9 +29,9 @@ class Difference:
 
     @staticmethod
     def between(found: np.ndarray, expected: np.ndarray) -> Difference:
-        """Both of one shape; anything that is not finite in ``found`` makes all of it infinite."""
+        """Both of one shape; anything that is not finite in either makes all of it infinite."""
         found, expected = found.astype(np.float64), expected.astype(np.float64)
-        if not np.isfinite(found).all():
+        if not (np.isfinite(found).all() and np.isfinite(expected).all()):  # NaN would pass every comparison
             return Difference(math.inf, math.inf, math.inf, math.inf)
         error = np.abs(found - expected)
         rms, scale = (float(np.sqrt(np.mean(np.square(values)))) for values in (error, expected))
@@ -51,7 +51,7 @@ class Tolerance:
     Args:
         roundoff: u.
         depths: L of each output of each graph.
-        factor: in hand for what the model leaves out; see :data:`FACTOR`.
+        factor: in hand for what the model leaves out; see :data:`msdm_export.ladder.rungs.FACTORS`.
         state_std: sigma_data, root mean square over the state's channels.
     """
 

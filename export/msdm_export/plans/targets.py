@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from msdm_engine.errors import RequestError, nearest
+from msdm_engine.plan_spec import DATA_CENTRE_TARGETS
 
 #: Capabilities that TensorRT for RTX names (version 1.7); a newer one is asked for its own list.
 RTX_TARGETS = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_120", "sm_121")
@@ -63,6 +64,11 @@ def targets_of(backend: str, trt: Any = None) -> tuple[str, ...]:
         return TENSORRT_TARGETS
     named = [name for name in dir(getattr(trt, "ComputeCapability", None)) if re.fullmatch(r"SM\d+", name)]
     return tuple(sorted((f"sm_{name[2:]}" for name in named), key=lambda word: int(word[3:]))) or RTX_TARGETS
+
+
+def backend_of(target: str) -> str:
+    """What runs plans on a GPU of this capability: ``tensorrt-rtx``, or ``tensorrt`` where that does not run."""
+    return "tensorrt-rtx" if target in RTX_TARGETS and target not in DATA_CENTRE_TARGETS else "tensorrt"
 
 
 def check_precision(precision: str, targets: list[Target]) -> None:

@@ -35,7 +35,7 @@ def bundle_to_build_in(bundle: Path | None, out: Path | None) -> Path:
             )
         return source.folder
     if (out / MANIFEST).is_file():
-        if Bundle.open(out).manifest.graphs != source.manifest.graphs:
+        if replace(Bundle.open(out).manifest, plans={}) != replace(source.manifest, plans={}):
             raise OutputError(
                 f"{out} is another bundle than {source.folder}", hint="choose another --out, or remove it"
             )
@@ -47,14 +47,14 @@ def bundle_to_build_in(bundle: Path | None, out: Path | None) -> Path:
 def add_plan(folder: Path, name: str, spec: PlanSpec, data: bytes) -> PlanSpec:
     """Writes a plan and enters it in the manifest; the caller holds the folder, see :mod:`msdm_export.bundle_folder`.
 
-    The plan comes first: a manifest never names what is not there. An interruption leaves a file that no manifest
-    names, which the next build of it replaces.
+    The plan comes first: a manifest never names what is not there. An interruption between the two leaves a file that
+    the manifest does not name, or names by an older hash and so refuses; the next build of it replaces either.
 
     Returns:
         the entry as written, with size and hash.
 
     Raises:
-        OutputError: the disk is full or the folder cannot be written; nothing of this plan is left behind.
+        OutputError: the disk is full or the folder cannot be written; no file is written in part.
     """
     entry = replace(spec, size=len(data), sha256=entry_of(data).sha256)
     with _reported(folder, len(data)):

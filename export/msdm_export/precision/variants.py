@@ -16,7 +16,7 @@ from msdm_engine.conditions.metadata import TextTokenizer
 from msdm_engine.contract import CRITIC
 from msdm_engine.errors import BundleError
 from msdm_engine.manifest import GraphSpec, Manifest, Variant
-from msdm_export.bundle_folder import add_to_bundle, entry_of, hashed_name, write_new
+from msdm_export.bundle_folder import add_to_bundle, entry_of, hashed_name, with_plans, write_new
 from msdm_export.conditions import Conditions, Size
 from msdm_export.onnx_export import tensor_specs
 from msdm_export.precision.formats import Format, format_named
@@ -132,7 +132,8 @@ def add_precision(
         return add_to_bundle(folder, files, change)
     listed = bundle.manifest.files | {name: entry_of(data) for name, data in files.items()}
     changed = change(replace(bundle.manifest, files=listed))
-    write_new(out, changed, {name: data for name, data in (bundle.contents | files).items() if name in changed.files})
+    kept = {name: data for name, data in (bundle.contents | files).items() if name in changed.files}
+    write_new(out, changed, with_plans(kept, bundle, changed))
     return changed
 
 

@@ -153,7 +153,18 @@ def test_a_name_that_is_not_of_the_form(
     assert parse_provider("").name == CPU
 
 
-@pytest.mark.parametrize("option", [{"trt_engine_cache_path": "x"}, {"anything": "/etc"}, {"anything": "a\\b"}])
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"trt_engine_cache_path": "x"},
+        {"ModelCacheDirectory": "x"},  # CoreML's spelling
+        {"gpu_external_alloc": "4096"},  # the address of a function
+        {"load_config": "x.json"},
+        {"trt_dump_subgraphs": "1"},
+        {"anything": "/etc"},
+        {"anything": "a\\b"},
+    ],
+)
 def test_a_bundle_names_no_place_on_its_users_machine(option: dict[str, str], edit_manifest: Any) -> None:
     folder = edit_manifest(lambda raw: raw.update(providers={CUDA: option}))
     with pytest.raises(BundleError, match="names a place"):

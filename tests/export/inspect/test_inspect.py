@@ -11,6 +11,7 @@ from msdm_engine.bundle import Bundle
 from msdm_engine.contract import DENOISER
 from msdm_engine.doctor import probe
 from msdm_engine.doctor.probe import Gpu, Probe
+from msdm_engine.errors import RequestError
 from msdm_engine.plan_spec import PlanSpec
 from msdm_export.cli import main
 from msdm_export.inspect.commands import polygraphy_command, trtexec_command
@@ -54,7 +55,31 @@ def test_the_commands_hold_shapes_target_and_options(bundle: Bundle) -> None:
     for said in ("tensorrt_rtx --onnx=denoiser.onnx", "guidance:1x4", "--builderOptimizationLevel=4", "row:5,"):
         assert said in trtexec
     assert trtexec_command(bundle, replace(plan, backend="tensorrt")).startswith("trtexec ")
+    assert "--strip" not in polygraphy + trtexec
+    stripped = replace(plan, options={"stripped": True})
+    assert "--strip-plan" in polygraphy_command(bundle, stripped)
+    assert "--stripWeights" in trtexec_command(bundle, stripped)
     assert "--strongly" in trtexec_command(bundle, replace(plan, backend="tensorrt"))
+
+
+def test_the_cost_is_that_of_one_shape(bundle: Bundle) -> None:
+    result = CliRunner().invoke(main, ["inspect", str(bundle.folder), "--profile", "64:1,2"])
+    assert result.exit_code == RequestError.exit_code
+    assert "profile '64:1,2' is 2 shapes" in result.output
+
+
+def test_a_plan_of_a_precision_that_is_gone_is_stale_and_counts_as_missing(bundle: Bundle) -> None:
+    plan = replace(plan_of(bundle), target="sm_89")
+
+    def missing(plan: PlanSpec) -> str:
+        listed = replace(bundle, manifest=replace(bundle.manifest, plans={"one": plan}))
+        return next(missing_lines(listed, Probe((RTX,))))
+
+    assert missing(plan).endswith("no plan of conditioner, critic, text_encoder")
+    for stale in (replace(plan, precision="fp16"), replace(plan, graph_sha256="1" * 64)):
+        assert missing(stale).endswith("no plan of conditioner, critic, denoiser, text_encoder")
+        listed = replace(bundle, manifest=replace(bundle.manifest, plans={"one": stale}))
+        assert "STALE" in "\n".join(plan_lines(listed, commands=True))
 
 
 def test_plans_are_listed_and_a_stale_one_is_called_so(bundle: Bundle) -> None:

@@ -19,7 +19,7 @@ from msdm_engine.errors import NumericsError
 from msdm_export.cli import main
 from msdm_export.conditions import Case, Size, Visit, walk
 from msdm_export.ladder import verify as ladder
-from msdm_export.ladder.climb import climb
+from msdm_export.ladder.climb import Found, climb
 from msdm_export.ladder.diverging import first_diverging
 from msdm_export.ladder.errors import Difference, Tolerance
 from msdm_export.ladder.report import as_json, failures, table
@@ -170,6 +170,15 @@ def test_differences_are_what_they_say() -> None:
     found = Difference.between(np.array([3.0, 4.0, 0.0, 1.0]), np.array([3.0, 4.0, 0.0, 0.0]))
     assert (found.largest, found.rms, found.relative) == (1.0, 0.5, 1 / 5)
     assert Difference.between(np.array([np.nan]), np.array([0.0])).relative == np.inf
+    assert Difference.between(np.array([0.0]), np.array([np.nan])).relative == np.inf
+
+
+@pytest.mark.parametrize("bound", [1.0, np.nan, np.inf])  # the bound follows the reference's size
+def test_a_reference_that_is_not_finite_passes_nothing(bound: float) -> None:
+    found = Found()
+    found.add(Difference.between(np.array([0.0]), np.array([np.nan])), bound, 0.5, "first")
+    found.add(Difference.between(np.array([0.0]), np.array([0.0])), 1.0, 0.25, "second")
+    assert (found.passed, found.sigma, found.case) == (False, 0.5, "first")
 
 
 def test_the_denoiser_s_bound_follows_the_preconditioning() -> None:

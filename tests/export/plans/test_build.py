@@ -19,6 +19,7 @@ from msdm_export.bundle_folder import claimed
 from msdm_export.cli import main
 from msdm_export.plans.job import BuildRequest, build
 from msdm_export.plans.options import BuildOptions
+from msdm_export.plans.writer import bundle_to_build_in
 
 pytestmark = [
     pytest.mark.usefixtures("rtx"),
@@ -94,6 +95,16 @@ def test_the_bundle_that_ships_is_not_built_into() -> None:
     assert result.exit_code == RequestError.exit_code
     assert "--out FOLDER" in result.output
     assert not Bundle.open(reference_bundle()).manifest.plans
+
+
+def test_a_copy_is_gone_on_with_only_if_it_is_of_the_same_bundle(micro: Path, tmp_path: Path) -> None:
+    out = tmp_path / "copy"
+    assert bundle_to_build_in(micro, out) == out
+    assert bundle_to_build_in(micro, out) == out
+    manifest = Bundle.open(micro).manifest
+    (micro / "manifest.json").write_text(replace(manifest, training={"steps": 1}).to_json())
+    with pytest.raises(OutputError, match="is another bundle than"):
+        bundle_to_build_in(micro, out)
 
 
 @pytest.mark.parametrize("arguments", [[], ["--target", "sm_89", "--all-targets"]])

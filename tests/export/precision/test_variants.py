@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import multiprocessing
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -176,6 +177,28 @@ def test_two_writers_of_one_bundle_are_kept_apart(copy: Path) -> None:
         done.set()
         other.join()
     assert "x.onnx" in add_to_bundle(copy, {"x.onnx": b"x"}, lambda manifest: manifest).files
+
+
+def test_between_the_two_moves_the_old_bundle_is_not_lost(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, move = Bundle.open(copy), os.replace
+    failing = [True]
+
+    def once(source: Path, target: Path) -> None:
+        if source.name == ".copy.tmp" and failing.pop():
+            raise OSError(errno.EIO, "Input/output error")
+        move(source, target)
+
+    monkeypatch.setattr(os, "replace", once)
+    with pytest.raises(OutputError, match="Input/output error"):
+        write_new(copy, replace(before.manifest, name="new"), before.contents)
+    assert Bundle.open(copy) == before
+    assert [path.name for path in copy.parent.iterdir()] == ["copy"]
+    # A process that is killed there cannot put it back; the next writer does, and its own failure loses nothing.
+    move(copy, copy.with_name(".copy.old"))
+    failing.append(True)
+    with pytest.raises(OutputError, match="Input/output error"):
+        write_new(copy, replace(before.manifest, name="new"), before.contents)
+    assert Bundle.open(copy) == before
 
 
 def test_what_an_interrupted_writer_left_is_cleared(bundle: Bundle, tmp_path: Path) -> None:
