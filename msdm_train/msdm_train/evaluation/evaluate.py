@@ -25,6 +25,7 @@ from msdm_train.evaluation.runs_on_test import check_test_run, log_test_run, log
 from msdm_train.evaluation.samples import Sample
 from msdm_train.evaluation.sections import SECTIONS, Outcome, Section, run_sections, write_json
 from msdm_train.evaluation.settings import EvaluationSettings
+from msdm_train.files import file_sha256
 
 Say = Callable[[str], None]
 
@@ -198,12 +199,6 @@ def identity_of(settings: EvaluationSettings, generator: Generator, embed: Embed
         "evaluator": evaluator.identity,
         "usefulness_sha256": folder_sha256(settings.usefulness),
     }
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def folder_sha256(folder: Path | None) -> str | None:
