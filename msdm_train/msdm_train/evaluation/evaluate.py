@@ -223,7 +223,13 @@ def report_of(
     manifest = bundle.manifest
     scored = {crop.field for crop in context.real}
     return {
-        "bundle": {"name": manifest.name, "sha256": bundle.sha256, "training_steps": manifest.training.get("steps")},
+        "bundle": {
+            "name": manifest.name,
+            "sha256": bundle.sha256,
+            "training_steps": manifest.training.get("steps"),
+            # Scores on the split that a default was chosen by are too good.
+            "sampling_chosen_on": manifest.training.get("tuning", {}).get("protocol", {}).get("split"),
+        },
         "data": {"name": pack.info.name, "licence": pack.info.licence, "source": pack.info.source},
         "protocol": {
             **identity,
