@@ -267,10 +267,12 @@ def _kernel_row(parts: Closeness, sheet: ScoreSheet, real: Points, made: Points,
     floor = kernel_distance_of(rr, kernel(train, train), kernel(real, train), every, every)
     sheet.statistic(
         "kernel distance", lambda k: kernel_distance_of(rr, mm, rm, k, k), parts.fields(parts.drawn[0]),
-        "KID (Binkowski et al. 2018), unbiased, of standardised embeddings, all groups; floor: train windows of the "
-        "same groups in place of the generated", floor=floor, want="low",
+        "KID (Binkowski et al. 2018), unbiased, of embeddings with standard deviations of one, all groups; floor: "
+        "train windows of the same groups in place of the generated", floor=floor, want="low",
     )  # fmt: skip
 
+    # Standardised points have a squared length of about 1; the kernel divides by D and is made for about D.
+    real, made, train = (np.sqrt(points.shape[1]) * points for points in (real, made, train))
 
 def two_sample_rows(parts: Closeness, sheet: ScoreSheet) -> None:
     """Accuracy of telling real from generated on held-out fields, by embeddings and by pixels."""

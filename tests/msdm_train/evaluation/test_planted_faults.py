@@ -121,6 +121,20 @@ def test_a_faultless_generator_is_as_close_as_other_real_fields(faultless: Conte
     assert all((faultless.out / plot["path"]).is_file() for plot in result["plots"])
 
 
+def test_the_kernel_distance_sees_more_than_means(faultless: Context) -> None:
+    def contrast(image: np.ndarray, by: float) -> np.ndarray:
+        return np.clip(image.mean((0, 1)) + by * (image - image.mean((0, 1))), 0, 255).astype(np.uint8)
+
+    rng, sheet = np.random.default_rng(4), ScoreSheet(faultless)
+    # Windows of too low and of too high contrast in equal parts: in the mean they look like the real ones.
+    spread = painted(faultless, lambda image: contrast(image, rng.choice([0.6, 1.4])))
+    parts = closeness.Closeness(spread)
+    closeness.other_measures(parts, sheet)
+    # (x.y + 1)^3 = 1 + 3 x.y + ...: all that a kernel sees whose points are too small for the higher powers.
+    apart = parts.clouds.real[parts.drawn[0]].mean(0) - parts.clouds.made[parts.drawn[1]].mean(0)
+    assert value_of(sheet.to_json(), "kernel distance") > 10 * 3 * (apart @ apart)
+
+
 def test_rotated_colours_are_far(faultless: Context) -> None:
     context, sheet = painted(faultless, lambda image: np.roll(image, 1, axis=2)), ScoreSheet(faultless)
     parts = closeness.Closeness(context)
