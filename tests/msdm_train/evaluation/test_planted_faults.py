@@ -148,9 +148,23 @@ def test_noise_is_far_and_gives_itself_away(faultless: Context) -> None:
     def noisy(image: np.ndarray) -> np.ndarray:
         return np.clip(image + rng.normal(0, 15, image.shape), 0, 255).astype(np.uint8)
 
-    result = closeness.run(painted(faultless, noisy))
+    # One generator made both sets.
+    of_train = tuple(replace(s, image=noisy(s.image)) for s in faultless.generated_train)
+    result = closeness.run(replace(painted(faultless, noisy), generated_train=of_train))
     assert value_of(result, RATIO) > 1.5
     assert value_of(result, BY_EMBEDDING) > 0.95 and value_of(result, BY_PIXELS) > 0.9
+
+
+def test_without_pairs_of_train_windows_the_split_s_are_learnt_from(
+    faultless: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(closeness, "QUICK", closeness.Effort(draws=1, inner_draws=1, steps=1))
+    alone, sheet = replace(faultless, generated_train=()), ScoreSheet(faultless)
+    closeness.two_sample_rows(closeness.Closeness(alone), sheet)
+    weak = {row.name: row.weak() for row in sheet.rows}
+    assert len(weak) == 6
+    # One step learns nothing, so that what the small network says of the generator is worth nothing, and says so.
+    assert weak[BY_PIXELS].startswith("its classifier finds planted noise in")
 
 
 def test_one_mode_repeated_covers_nothing_and_stays_precise(faultless: Context) -> None:
