@@ -8,6 +8,7 @@ real windows of the same fields.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -39,12 +40,16 @@ from msdm_train.evaluation.rows import Row
 from msdm_train.evaluation.score_sheet import ScoreSheet
 from msdm_train.evaluation.statistics import Interval
 from msdm_train.evaluation.two_sample import (
+    NEVER_HELD,
+    PLANTED,
     Classifier,
     Sides,
     count_of_folds,
+    flaw_of,
     folds_of,
     logistic,
     pixel_classifier,
+    planted,
     scores_of,
     told_apart,
 )
@@ -122,8 +127,8 @@ class Closeness:
         raw = [
             context.embed([item.image for item in part]) for part in (context.real, context.generated, context.train)
         ]
-        standard = Standard.of(raw[2])
-        self.clouds = Clouds(*(standard(points) for points in raw))
+        self.standard = Standard.of(raw[2])
+        self.clouds = Clouds(*(self.standard(points) for points in raw))
         found = groups_of(context.real, context.generated, context.train)
         self.groups = [group for group in found if group.n >= MIN_WINDOWS]
         self.left_out = [group for group in found if group.n < MIN_WINDOWS]
@@ -138,6 +143,10 @@ class Closeness:
     def drawn(self) -> tuple[Indices, Indices, Indices]:
         """One draw of partners for all windows: for what needs one set of pictures."""
         return self.partners.draw(self.partners.real, np.random.default_rng(self.context.seed))
+
+    def embedded(self, images: np.ndarray) -> Points:
+        """[n, H, W, 3] uint8 -> [n, D] standardised; n may be 0."""
+        return self.standard(self.context.embed(list(images))) if len(images) else self.clouds.real[:0]
 
     def fields(self, picked: Indices) -> list[str]:
         """Fields of real windows."""
@@ -262,52 +271,80 @@ def other_measures(parts: Closeness, sheet: ScoreSheet) -> list[dict[str, Any]]:
 
 
 def _kernel_row(parts: Closeness, sheet: ScoreSheet, real: Points, made: Points, train: Points) -> None:
+    # Standardised points have a squared length of about 1; the kernel divides by D and is made for about D.
+    real, made, train = (np.sqrt(points.shape[1]) * points for points in (real, made, train))
     rr, mm, rm = kernel(real, real), kernel(made, made), kernel(real, made)
     every = np.arange(len(real))
     floor = kernel_distance_of(rr, kernel(train, train), kernel(real, train), every, every)
     sheet.statistic(
         "kernel distance", lambda k: kernel_distance_of(rr, mm, rm, k, k), parts.fields(parts.drawn[0]),
-        "KID (Binkowski et al. 2018), unbiased, of standardised embeddings, all groups; floor: train windows of the "
-        "same groups in place of the generated", floor=floor, want="low",
+        "KID (Binkowski et al. 2018), unbiased, of embeddings with standard deviations of one, all groups; floor: "
+        "train windows of the same groups in place of the generated", floor=floor, want="low",
     )  # fmt: skip
 
 
 def two_sample_rows(parts: Closeness, sheet: ScoreSheet) -> None:
-    """Accuracy of telling real from generated on held-out fields, by embeddings and by pixels."""
+    """Accuracy of telling real from generated on held-out fields, by embeddings and by pixels, and what it is worth."""
     context, (i, made, train) = parts.context, parts.drawn
     fields, train_fields = parts.fields(i), [context.train[k].field for k in train]
     count = count_of_folds(fields, train_fields)
-    folds = folds_of(fields, count, sheet.seed)
-    train_folds = folds_of(train_fields, count, sheet.seed)
-    pictures = [np.stack([s[k].image for k in index]) for s, index in _with(context, i, made, train)]
-    embedded = [parts.clouds.real[i], parts.clouds.made[made], parts.clouds.train[train]]
+    folds, train_folds = folds_of(fields, count, sheet.seed), folds_of(train_fields, count, sheet.seed)
+    lenders = np.array([sample.crop for sample in context.generated_train], np.int64)
+    pictures = [
+        np.stack([of[k].image for k in index])
+        for of, index in ((context.real, i), (context.generated, made), (context.train, train))
+    ]
+    clouds = [parts.clouds.real[i], parts.clouds.made[made], parts.clouds.train[train]]
+    beside = [_stacked([context.train[k].image for k in lenders]), _stacked([s.image for s in context.generated_train])]
+    noisy = [planted(pictures[0], sheet.seed), planted(beside[0], sheet.seed + 1)]
+    embedded = [*clouds, *(parts.embedded(some) for some in (*beside, *noisy))]
     on_pixels = pixel_classifier(steps=parts.effort.steps, seed=sheet.seed)
-    for name, classify, (real, fake, reference) in (
+    for name, classify, (real, fake, reference, lent, lent_fake, noise, lent_noise) in (
         ("embeddings, logistic regression", logistic, embedded),
-        ("pixels, small network", on_pixels, pictures),
+        ("pixels, small network", on_pixels, [*pictures, *beside, *noisy]),
     ):
         context.say(f"closeness: two-sample test on {name}")
-        ours = told_apart(*_scores(real, fake, folds, folds, classify))
+        ours = told_apart(*_scores(real, fake, folds, folds, classify, (lent, lent_fake)))
+        power, _ = told_apart(*_scores(real, noise, folds, folds, classify, (lent, lent_noise)))
         floor = told_apart(*_scores(real, reference, folds, train_folds, classify))
+        flaw = flaw_of(ours[0], fields, float(power.mean()))
         for counted, how, value, of_real in zip(("accuracy", "choice"), COUNTED, ours, floor, strict=True):
             sheet.mean(
                 f"told real from generated by {name}: {counted}", value, fields,
                 f"{how} (Lopez-Paz and Oquab 2017); a field's real windows and the pairs of their conditions are held "
-                "out together; 0.5: not told apart; floor: real windows of the split against real train windows of "
-                "the same groups, where it is above 0.5",
-                floor=max(0.5, float(of_real.mean())), ceiling=1.0, want="low",
+                "out together, windows of train and pairs of theirs are learnt from as well; 0.5: not told apart; "
+                "floor: real windows of the split against real train windows of the same groups, where it is above 0.5",
+                floor=max(0.5, float(of_real.mean())), ceiling=1.0, want="low", flaw=flaw,
             )  # fmt: skip
+        sheet.mean(
+            f"told real from real with noise by {name}: accuracy", power, fields,
+            f"the same test on real windows and the same windows with Gaussian noise of {PLANTED:g} of 255, which it "
+            "should find. It says nothing of the generator, but what the accuracies above are worth",
+            floor=0.5, ceiling=1.0, want="high",
+        )  # fmt: skip
 
 
-def _with(context: Context, i: Indices, made: Indices, train: Indices) -> list[tuple[Any, Indices]]:
-    return [(context.real, i), (context.generated, made), (context.train, train)]
+def _stacked(images: Sequence[np.ndarray]) -> np.ndarray:
+    """[n, H, W, 3] uint8; n may be 0."""
+    return np.stack(images) if len(images) else np.empty((0, 1, 1, 3), np.uint8)
 
 
 def _scores(
-    first: np.ndarray, second: np.ndarray, folds: np.ndarray, second_folds: np.ndarray, classify: Classifier
+    first: np.ndarray,
+    second: np.ndarray,
+    folds: np.ndarray,
+    second_folds: np.ndarray,
+    classify: Classifier,
+    beside: tuple[np.ndarray, ...] = (),
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Scores of the items of either class, each by a classifier that never saw its field."""
-    labels = np.repeat([0, 1], [len(first), len(second)])
-    sides = Sides(np.concatenate([first, second]), labels, np.concatenate([folds, second_folds]))
+    """Scores of the items of either class, each by a classifier that never saw its field.
+
+    Args:
+        beside: of either class, equally many that every classifier learns from.
+    """
+    n, more = len(first), [items for items in beside if len(items)]
+    labels = np.repeat([0, 1, *range(len(more))], [n, len(second), *map(len, more)])
+    always = np.full(sum(map(len, more)), NEVER_HELD)
+    sides = Sides(np.concatenate([first, second, *more]), labels, np.concatenate([folds, second_folds, always]))
     scores = scores_of(sides, classify)
-    return scores[: len(first)], scores[len(first) :]
+    return scores[:n], scores[n : n + len(second)]

@@ -147,7 +147,7 @@ def score_colour(sets: Sets, sheet: ScoreSheet) -> None:
     if all(partner is None for partner in sets.colour_partners):
         sheet.refused.append({"name": "colour exchanged", "reason": "there is one window only, and no other colour"})
         return
-    partner = np.array([i if p is None else p for i, p in enumerate(sets.colour_partners)])
+    partner = _or_itself(sets.colour_partners)
     other = sets.asked_lab[partner]
     apart = colour_errors(other, sets.asked_lab)
     exchanged, ignored = colour_errors(other, mean_lab(sets.other_colour)), colour_errors(other, mean_lab(sets.full))
@@ -167,14 +167,15 @@ def score_given_masks(sets: Sets, sheet: ScoreSheet) -> None:
         raise InputError("no window has a nucleus")
     in_made = [shape_of(labels) for labels in context.evaluator([s.image for s in sets.full])]
     in_real = [shape_of(labels) for labels in context.evaluator([c.image for c in context.real])]
-    shuffled = [sets.asked_shapes[i - 1] for i in range(len(in_made))]  # the mask of the window before
+    # Not the window before: neighbours in a field have as many nuclei of the same size.
+    shuffled = [sets.asked_shapes[i] for i in _or_itself(sets.colour_partners)]
     for measure in MEASURES:
         sheet.mean(
             f"nuclei asked and found, {measure.name}", relative_errors(sets.asked_shapes, in_made, measure),
             sets.fields,
             f"|found - asked| / asked of the {measure.name if measure.name == 'count' else f'median {measure.name}'} "
             "of a picture, found by the evaluator; floor: the evaluator on the real window itself; "
-            "ceiling: against the mask of another window",
+            "ceiling: against the mask of another window, of another field where there is one",
             floor=relative_errors(sets.asked_shapes, in_real, measure),
             ceiling=relative_errors(shuffled, in_made, measure), want="low",
         )  # fmt: skip
@@ -222,7 +223,7 @@ def score_text(sets: Sets, sheet: ScoreSheet) -> None:
     context, chosen = sets.context, sets.text_partners
     if all(partner is None for partner in chosen):
         raise InputError("all windows have the same text", hint="give the regions of the data set descriptions")
-    partner = np.array([i if p is None else p for i, p in enumerate(chosen)])
+    partner = _or_itself(chosen)
     embed = context.embed
     real = embed([c.image for c in context.real])
     texts = [changes.metadata_of(crop) for crop in context.real]
@@ -250,3 +251,8 @@ def score_text(sets: Sets, sheet: ScoreSheet) -> None:
             f"that differ by {MIN_APART:g} or more; floor: the text is ignored; ceiling: it arrives",
             floor=0.0, ceiling=1.0, want="high",
         )  # fmt: skip
+
+
+def _or_itself(partners: list[int | None]) -> NDArray[np.int64]:
+    """[n] the partner of each window, or its own number where it has none."""
+    return np.array([i if partner is None else partner for i, partner in enumerate(partners)], np.int64)

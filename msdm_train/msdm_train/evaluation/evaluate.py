@@ -25,6 +25,7 @@ from msdm_train.evaluation.runs_on_test import check_test_run, log_test_run, log
 from msdm_train.evaluation.samples import Sample
 from msdm_train.evaluation.sections import SECTIONS, Outcome, Section, run_sections, write_json
 from msdm_train.evaluation.settings import EvaluationSettings
+from msdm_train.files import file_sha256
 
 Say = Callable[[str], None]
 
@@ -200,12 +201,6 @@ def identity_of(settings: EvaluationSettings, generator: Generator, embed: Embed
     }
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def folder_sha256(folder: Path | None) -> str | None:
     """SHA-256 over names and contents of the JSON files of a folder; None for none."""
     if folder is None:
@@ -228,7 +223,13 @@ def report_of(
     manifest = bundle.manifest
     scored = {crop.field for crop in context.real}
     return {
-        "bundle": {"name": manifest.name, "sha256": bundle.sha256, "training_steps": manifest.training.get("steps")},
+        "bundle": {
+            "name": manifest.name,
+            "sha256": bundle.sha256,
+            "training_steps": manifest.training.get("steps"),
+            # Scores on the split that a default was chosen by are too good.
+            "sampling_chosen_on": manifest.training.get("tuning", {}).get("protocol", {}).get("split"),
+        },
         "data": {"name": pack.info.name, "licence": pack.info.licence, "source": pack.info.source},
         "protocol": {
             **identity,

@@ -51,9 +51,11 @@ def page(report: Mapping[str, Any], views: Sequence[SectionView], out: Path, she
 def _facts(report: Mapping[str, Any]) -> str:
     protocol, sampling = report["protocol"], report["protocol"]["generator"]["sampling"]
     small, few = protocol["fields_too_small"], len(protocol["fields"]) < EXPLORATORY_BELOW
+    chosen_on = report["bundle"].get("sampling_chosen_on")
     facts = {
         "bundle": f"{report['bundle']['name']}, {report['bundle']['sha256'][:16]}",
-        "sampling": f"{sampling['solver']}, {sampling['steps']} steps",
+        "sampling": f"{sampling['solver']}, {sampling['steps']} steps"
+        + (", chosen on this very split: its scores are too good" if chosen_on == protocol["split"] else ""),
         "real": f"{protocol['real_windows']} disjoint windows of {protocol['side_px']} px, "
         f"{len(protocol['fields'])} fields of {protocol['split']}"
         + (", exploratory" if few else "")

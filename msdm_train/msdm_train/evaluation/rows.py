@@ -15,8 +15,8 @@ RULE = (
     "A score is called weak if it lies nearer to its bad end than to its good one, or its interval reaches the bad "
     "end; with a good end only, if its interval does not reach that; a ratio to real, if it lies outside "
     f"{RATIO_LOW:g} to {RATIO_HIGH:g}. It is weak as well where both ends do not come out in their order, so that it "
-    "tells nothing. The floor is the good end of what should be low, the ceiling of what should be "
-    "high. Fewer than eight fields are called exploratory."
+    "tells nothing, or where the measurement failed a check of its own. The floor is the good end of what should be "
+    "low, the ceiling of what should be high. Fewer than eight fields are called exploratory."
 )
 
 
@@ -32,6 +32,7 @@ class Row:
         unit: of value, floor and ceiling; empty: a share or ratio.
         want: ``low``, ``high`` or ``one`` (a ratio to real); empty: it only informs.
         floor, ceiling: lowest and highest that is to be expected, measured where it can be; None: not known.
+        flaw: why the number tells nothing, whatever it is; empty where the measurement passed its own checks.
     """
 
     name: str
@@ -42,9 +43,12 @@ class Row:
     want: str = ""
     floor: float | None = None
     ceiling: float | None = None
+    flaw: str = ""
 
     def weak(self) -> str:
         """Why the score is weak by :data:`RULE`; empty where it is not."""
+        if self.flaw:
+            return self.flaw
         value = self.interval.value
         if self.want == "one":
             return "" if RATIO_LOW <= value <= RATIO_HIGH else f"outside {RATIO_LOW:g} to {RATIO_HIGH:g}"

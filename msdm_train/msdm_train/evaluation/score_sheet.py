@@ -33,6 +33,7 @@ class ScoreSheet:
         ceiling: NDArray[np.float64] | float | None = None,
         unit: str = "",
         want: str = "",
+        flaw: str = "",
     ) -> None:
         """The mean of [n] values, one a picture. Where a value is nan the picture does not take part.
 
@@ -46,7 +47,7 @@ class ScoreSheet:
         finite = values[kept]
         self.statistic(
             name, lambda i: float(finite[i].mean()), [f for f, k in zip(fields, kept, strict=True) if k], protocol,
-            floor=_mean(floor, kept), ceiling=_mean(ceiling, kept), unit=unit, want=want,
+            floor=_mean(floor, kept), ceiling=_mean(ceiling, kept), unit=unit, want=want, flaw=flaw,
         )  # fmt: skip
 
     def statistic(
@@ -60,13 +61,14 @@ class ScoreSheet:
         ceiling: float | None = None,
         unit: str = "",
         want: str = "",
+        flaw: str = "",
     ) -> None:
         """A number of the samples whose fields are given."""
         interval = bootstrap_by_field(fields, statistic, resamplings=self.resamplings, seed=self.seed)
         if not np.isfinite(interval.value):
             self.refused.append({"name": name, "reason": "it is not defined on these pictures"})
             return
-        self.rows.append(Row(name, interval, len(fields), protocol, unit, want, floor, ceiling))
+        self.rows.append(Row(name, interval, len(fields), protocol, unit, want, floor, ceiling, flaw))
 
     def attempt(self, name: str, measure: Callable[[], None]) -> None:
         """Runs a part of the section; where it cannot be measured, it is refused and the others go on."""

@@ -68,9 +68,9 @@ def _usefulness(context: Context) -> dict[str, Any]:
 #: In the order in which they run and are reported. A module is imported when its section runs.
 SECTIONS: dict[str, Section] = {
     "fidelity": Section("Mask fidelity: does the picture show the mask", 1, _fidelity),
-    "closeness": Section("Closeness to real, under matching conditions", 1, _closeness),
+    "closeness": Section("Closeness to real, under matching conditions", 2, _closeness),
     "memorisation": Section("Memorisation: is it a train picture", 1, _memorisation),
-    "control": Section("Control: what was asked against what came", 1, _control),
+    "control": Section("Control: what was asked against what came", 2, _control),
     "usefulness": Section("Usefulness: do synthetic columnar cells help a segmenter", 1, _usefulness),
 }
 

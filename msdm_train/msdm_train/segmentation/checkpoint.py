@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from msdm_engine.errors import InputError
+from msdm_train.files import file_sha256
 from msdm_train.segmentation.config import SegmenterConfig
 from msdm_train.segmentation.network import Lite0, Plain, build
 from msdm_train.training.checkpoint import read_tensors, settled, swap_in
@@ -50,7 +50,7 @@ def write_segmenter(
     temporary.mkdir(parents=True)
     for name, tensors in ((WEIGHTS_FILE, weights), (TRAINING_FILE, training)):
         save_file({key: value.contiguous() for key, value in tensors.items()}, temporary / name)
-    info = SegmenterInfo(info.step, info.config, info.source, _sha256(temporary / WEIGHTS_FILE))
+    info = SegmenterInfo(info.step, info.config, info.source, file_sha256(temporary / WEIGHTS_FILE))
     document = {
         "format": FORMAT_VERSION,
         "step": info.step,
@@ -86,13 +86,8 @@ def load_segmenter_network(folder: Path) -> tuple[Plain | Lite0, SegmenterInfo]:
     """
     info, path = read_segmenter_info(folder), settled(folder) / WEIGHTS_FILE
     weights = read_tensors(path)
-    if _sha256(path) != info.sha256:
+    if file_sha256(path) != info.sha256:
         raise InputError(f"{path} is not as it was written", note=f"SHA-256 should be {info.sha256}", hint="copy again")
     network = build(info.config.architecture)
     network.load_state_dict(weights)
     return network.eval(), info
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

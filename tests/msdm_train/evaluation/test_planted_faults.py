@@ -121,6 +121,20 @@ def test_a_faultless_generator_is_as_close_as_other_real_fields(faultless: Conte
     assert all((faultless.out / plot["path"]).is_file() for plot in result["plots"])
 
 
+def test_the_kernel_distance_sees_more_than_means(faultless: Context) -> None:
+    def contrast(image: np.ndarray, by: float) -> np.ndarray:
+        return np.clip(image.mean((0, 1)) + by * (image - image.mean((0, 1))), 0, 255).astype(np.uint8)
+
+    rng, sheet = np.random.default_rng(4), ScoreSheet(faultless)
+    # Windows of too low and of too high contrast in equal parts: in the mean they look like the real ones.
+    spread = painted(faultless, lambda image: contrast(image, rng.choice([0.6, 1.4])))
+    parts = closeness.Closeness(spread)
+    closeness.other_measures(parts, sheet)
+    # (x.y + 1)^3 = 1 + 3 x.y + ...: all that a kernel sees whose points are too small for the higher powers.
+    apart = parts.clouds.real[parts.drawn[0]].mean(0) - parts.clouds.made[parts.drawn[1]].mean(0)
+    assert value_of(sheet.to_json(), "kernel distance") > 10 * 3 * (apart @ apart)
+
+
 def test_rotated_colours_are_far(faultless: Context) -> None:
     context, sheet = painted(faultless, lambda image: np.roll(image, 1, axis=2)), ScoreSheet(faultless)
     parts = closeness.Closeness(context)
@@ -134,9 +148,23 @@ def test_noise_is_far_and_gives_itself_away(faultless: Context) -> None:
     def noisy(image: np.ndarray) -> np.ndarray:
         return np.clip(image + rng.normal(0, 15, image.shape), 0, 255).astype(np.uint8)
 
-    result = closeness.run(painted(faultless, noisy))
+    # One generator made both sets.
+    of_train = tuple(replace(s, image=noisy(s.image)) for s in faultless.generated_train)
+    result = closeness.run(replace(painted(faultless, noisy), generated_train=of_train))
     assert value_of(result, RATIO) > 1.5
     assert value_of(result, BY_EMBEDDING) > 0.95 and value_of(result, BY_PIXELS) > 0.9
+
+
+def test_without_pairs_of_train_windows_the_split_s_are_learnt_from(
+    faultless: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(closeness, "QUICK", closeness.Effort(draws=1, inner_draws=1, steps=1))
+    alone, sheet = replace(faultless, generated_train=()), ScoreSheet(faultless)
+    closeness.two_sample_rows(closeness.Closeness(alone), sheet)
+    weak = {row.name: row.weak() for row in sheet.rows}
+    assert len(weak) == 6
+    # One step learns nothing, so that what the small network says of the generator is worth nothing, and says so.
+    assert weak[BY_PIXELS].startswith("its classifier finds planted noise in")
 
 
 def test_one_mode_repeated_covers_nothing_and_stays_precise(faultless: Context) -> None:

@@ -64,7 +64,9 @@ def test_the_page_says_everything_and_escapes_it(tmp_path: Path) -> None:
         "refused", "hint: do", "quick: few windows", "1 fields are too small", "All pictures on this page",
     ):  # fmt: skip
         assert part in text
-    assert "<score>" not in text
+    assert "<score>" not in text and "chosen on this very split" not in text
+    whole["bundle"]["sampling_chosen_on"] = "val"
+    assert "chosen on this very split" in page(whole, views_of(whole), tmp_path, b"png")
     # Scale of the bar: 0 to 3 over 154 px from 8 px on. The value 2.5 is at 8 + 154 * 2.5 / 3.
     assert "<circle cx=136.3 " in text
 

@@ -34,6 +34,7 @@ def row(value: float, low: float | None = None, high: float | None = None, **mor
         (row(7.0, floor=1, ceiling=3), ""),
         (row(2.0, 1.9, 2.1, want="low", floor=3, ceiling=1), "its ends do not tell good from bad on these pictures"),
         (row(2.0, 1.9, 2.1, want="high", floor=2, ceiling=2), "its ends do not tell good from bad on these pictures"),
+        (row(1.0, 0.9, 1.1, want="low", floor=1, ceiling=3, flaw="it is blind"), "it is blind"),
         # A ratio to real: above one is a cartoon.
         (row(1.0, want="one"), ""),
         (row(0.94, want="one"), "outside 0.95 to 1.05"),

@@ -5,12 +5,15 @@ import pytest
 
 from msdm_engine.errors import InputError
 from msdm_train.evaluation.two_sample import (
+    NEVER_HELD,
     Classifier,
     Sides,
     count_of_folds,
+    flaw_of,
     folds_of,
     logistic,
     pixel_classifier,
+    planted,
     scores_of,
     told_apart,
 )
@@ -54,6 +57,30 @@ def test_what_was_seen_is_never_judged() -> None:
         return asked[:, 0]
 
     np.testing.assert_array_equal(scores_of(given, check), given.labels)
+
+
+def test_what_is_never_held_is_always_learnt_from() -> None:
+    folds = np.repeat([0, 1, NEVER_HELD], [2, 4, 3])
+    given = Sides(np.arange(9.0)[:, None], np.zeros(9, np.int64), folds)
+
+    def check(items: np.ndarray, labels: np.ndarray, folds: np.ndarray, asked: np.ndarray) -> np.ndarray:
+        assert items[-3:, 0].tolist() == [6, 7, 8] and len(items) + len(asked) == 9
+        return asked[:, 0]
+
+    np.testing.assert_array_equal(scores_of(given, check), [0, 1, 2, 3, 4, 5, np.nan, np.nan, np.nan])
+
+
+def test_planted_noise_has_its_deviation() -> None:
+    noise = planted(np.full((4, 32, 32, 3), 128, np.uint8), seed=0).astype(float) - 128
+    # The deviation of 12,288 draws of deviation 6, rounded (+ 1/12 of variance), is off by 0.04; three of them.
+    assert noise.std() == pytest.approx((36 + 1 / 12) ** 0.5, abs=0.12)
+
+
+def test_a_blind_or_an_inverted_classifier_is_no_sign_of_closeness() -> None:
+    fields, half, wrong = ["a", "a", "b", "b"], np.array([0, 1, 0.5, 0.5]), np.array([0, 0.5, 0, 0])
+    assert flaw_of(half, fields, power=0.9) == ""
+    assert "in 60% only" in flaw_of(half, fields, power=0.6)
+    assert "wrong on every field" in flaw_of(wrong, fields, power=0.9)
 
 
 def test_partners_are_named_or_chosen_between() -> None:

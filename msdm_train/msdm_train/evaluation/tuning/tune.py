@@ -23,7 +23,7 @@ from msdm_train.data.crops import Crop, windows
 from msdm_train.data.pack import Pack
 from msdm_train.evaluation.context import Embed, Segment
 from msdm_train.evaluation.distances import wasserstein2
-from msdm_train.evaluation.evaluate import check_untouched, file_sha256
+from msdm_train.evaluation.evaluate import check_untouched
 from msdm_train.evaluation.generate import Generator, evenly
 from msdm_train.evaluation.sections import plain, write_json
 from msdm_train.evaluation.tuning.candidate import (
@@ -37,6 +37,7 @@ from msdm_train.evaluation.tuning.candidate import (
 )
 from msdm_train.evaluation.tuning.plot import plot_front
 from msdm_train.evaluation.tuning.search import Search, search
+from msdm_train.files import file_sha256
 
 #: Always: what is chosen by a split cannot be judged by it, and test is never chosen by.
 SPLIT = "val"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from msdm_train.evaluation.usefulness.folds import Cell, cells_of
 from msdm_train.evaluation.usefulness.parts import Part, parts_of, read_result, run_part
 from msdm_train.evaluation.usefulness.synthetic import CellData, prepare_cell
 from msdm_train.evaluation.usefulness.words import protocol_in_words
+from msdm_train.files import file_sha256
 
 EXPERIMENT_FILE = "experiment.json"
 
@@ -96,7 +96,7 @@ def _write_experiment(
     record = {
         "text": protocol_in_words(protocol),
         "settings": protocol.to_json(),
-        "data": {"name": info.name, "licence": info.licence, "source": info.source, "sha256": _sha256(pack.path)},
+        "data": {"name": info.name, "licence": info.licence, "source": info.source, "sha256": file_sha256(pack.path)},
         "cells": [{"cell": cell.name, "train": list(cell.train), "held_out": list(cell.held_out)} for cell in cells],
         "parts": parts,
     }
@@ -114,11 +114,6 @@ def _write_experiment(
             )
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_experiment(out: Path) -> dict[str, Any]:
