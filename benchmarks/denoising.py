@@ -67,7 +67,8 @@ def errors(model: MSDM, tokenizer: bytes, pack: Pack) -> dict[str, dict[str, Any
 @click.option("--name", "names", multiple=True, help="what the JSON calls each model, in order [default: its folder]")
 def main(models: tuple[Path, ...], pack: Path, names: tuple[str, ...]) -> None:
     """Measure, then write the JSON."""
-    data, found = Pack(pack), {}
+    data = Pack(pack)
+    found: dict[str, dict[str, Any]] = {}
     for name, source in zip(names or [m.name for m in models], models, strict=True):
         model, steps, tokenizer = opened(source)
         found[name] = {"steps": steps, "by_noise_level": errors(model, tokenizer, data)}
