@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -79,17 +79,12 @@ class Case:
 
 @dataclass(frozen=True)
 class Visit:
-    """One run of one graph: what went in, what came out, and at which noise level (None before the first step).
-
-    Args:
-        rounding: root mean square of each output's own error, where it was measured.
-    """
+    """One run of one graph: what went in, what came out, and at which noise level (None before the first step)."""
 
     graph: str
     sigma: float | None
     inputs: Arrays
     outputs: Arrays
-    rounding: Mapping[str, float] = field(default_factory=dict)
 
 
 class Conditions:

@@ -1,4 +1,4 @@
-"""PyTorch as a way to run a bundle's graphs: in float32 the reference of every comparison."""
+"""PyTorch float32 as a way to run a bundle's graphs: the reference of every comparison."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ from msdm_train.model.msdm import MSDM
 
 
 def run_of_model(model: MSDM) -> Run:
-    """Runs the graphs with PyTorch on the CPU, in the precision of the model's weights: graph and inputs -> outputs."""
-    precision = next(model.parameters()).dtype
+    """Runs the graphs with PyTorch: graph and inputs -> outputs, all float32 on the CPU."""
     levels = map_feature_names(model.config)
     graphs: dict[str, tuple[nn.Module, tuple[str, ...], tuple[str, ...]]] = {
         TEXT_ENCODER: (TextEncoderGraph(model), TEXT_ENCODER_INPUTS, TEXT_ENCODER_OUTPUTS),
@@ -33,9 +32,9 @@ def run_of_model(model: MSDM) -> Run:
 
     def run(graph: str, inputs: Arrays) -> Arrays:
         module, names, outputs = graphs[graph]
-        arguments: list[Tensor | tuple[Tensor, ...]] = [_tensor(inputs[name], precision) for name in names]
+        arguments: list[Tensor | tuple[Tensor, ...]] = [_tensor(inputs[name]) for name in names]
         if graph == DENOISER:
-            arguments.append(tuple(_tensor(inputs[name], precision) for name in levels))
+            arguments.append(tuple(_tensor(inputs[name]) for name in levels))
         with torch.no_grad():
             found = module.eval()(*arguments)
         found = found if isinstance(found, tuple) else (found,)
@@ -44,6 +43,5 @@ def run_of_model(model: MSDM) -> Run:
     return run
 
 
-def _tensor(array: np.ndarray, precision: torch.dtype) -> Tensor:
-    tensor = torch.from_numpy(np.ascontiguousarray(array))
-    return tensor.to(precision) if tensor.is_floating_point() else tensor
+def _tensor(array: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array))

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from msdm_engine.contract import CONDITIONER, DENOISER, DENOISER_OUTPUTS, TEXT_ENCODER
+from msdm_engine.contract import DENOISER, DENOISER_OUTPUTS
 from msdm_export.conditions import Case, Run, Visit, pictures_of, walk
 from msdm_export.ladder.diverging import Layer, first_diverging
-from msdm_export.ladder.errors import HIGH_OVER_RMS, LARGEST_OVER_RMS, Difference, with_rounding
+from msdm_export.ladder.errors import HIGH_OVER_RMS, LARGEST_OVER_RMS, Difference
 from msdm_export.ladder.rungs import Models, Rung
 
 FINAL, DENOISED = DENOISER_OUTPUTS
@@ -88,7 +88,6 @@ class RungResult:
 
 def climb(
     reference: Run,
-    exact: Run,
     sources: Models,
     rungs: Iterable[Rung],
     cases: Iterable[Case],
@@ -99,17 +98,13 @@ def climb(
 
     Args:
         reference: what all are compared with.
-        exact: the same in float64, for the graphs that run once; it tells what float32 itself loses.
         sources: float32 graphs, for the search of a first diverging layer.
         table: rows of the solver.
     """
     running = [rung for rung in rungs if rung.run is not None]
     results = {rung.name: RungResult() for rung in running}
     for case in cases:
-        visits = [
-            with_rounding(visit, exact) if visit.graph in (TEXT_ENCODER, CONDITIONER) else visit
-            for visit in walk(reference, case, table)
-        ]
+        visits = list(walk(reference, case, table))
         for rung in running:
             report(f"{rung.name}: {case.size}")
             for visit in visits:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from msdm_engine.contract import DENOISER, DENOISER_OUTPUTS, ROW
-from msdm_export.conditions import Run, Visit
+from msdm_export.conditions import Visit
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,9 @@ class Tolerance:
     One rounding moves a value by at most u of itself, u being the format's unit roundoff. Roundings are independent
     of one another to a good approximation, so L of them in a row move a value by about u sqrt(L) (Higham and Mary
     2019, "A new approach to probabilistic rounding error analysis"). The bound on the root mean square of a difference
-    is ``factor`` times that, of the output's root mean square; and never less than :data:`OWN_ERRORS` times what
-    float32 itself lost in the reference, measured against float64.
+    is ``factor`` times that, of the output's root mean square: the largest among outputs of one family, such as
+    ``map_features_0`` to ``map_features_3``. A sigmoid is computed to u of one, not to u of a value near zero, so that
+    features which are nearly switched off cannot be as exact as their own size asks for.
 
     Args:
         roundoff: u.
@@ -66,8 +67,8 @@ class Tolerance:
         depth = max(self.depths[visit.graph].get(output, 0), 1)
         share = self.factor * self.roundoff * math.sqrt(depth)
         if visit.graph != DENOISER:
-            # An output whose terms cancel has lost digits in the reference, too: nothing agrees better than that.
-            return max(share * _rms(visit.outputs[output]), OWN_ERRORS * visit.rounding.get(output, 0.0))
+            family = output.rstrip("0123456789")
+            return share * max(_rms(value) for name, value in visit.outputs.items() if name.startswith(family))
         # D = mean + c_skip x + c_out F: the network's error enters D scaled by c_out, which is
         # sigma / sqrt(sigma^2 + sigma_data^2) of what it is at the highest level; and x' holds c_d times D.
         following, denoised = DENOISER_OUTPUTS
@@ -78,19 +79,9 @@ class Tolerance:
         return (abs(c_d) * bound if output == following else bound) + own
 
 
-#: Another float32 implementation errs about as the reference does, independently: sqrt(2) of its error, and room for
-#: another order of summation.
-OWN_ERRORS = 4.0
-
 #: Percentile and maximum over the root mean square. For a Gaussian 3.3 and, over a million values, 5; but an error
 #: grows with the value it belongs to, and values have tails of their own, so that both get about four times as much.
 HIGH_OVER_RMS, LARGEST_OVER_RMS = 12.0, 40.0
-
-
-def with_rounding(visit: Visit, exact: Run) -> Visit:
-    """The visit with the reference's own error: its outputs against those of float64 from the same inputs."""
-    found = exact(visit.graph, visit.inputs)
-    return replace(visit, rounding={name: Difference.between(visit.outputs[name], found[name]).rms for name in found})
 
 
 def _rms(values: np.ndarray) -> float:

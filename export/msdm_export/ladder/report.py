@@ -6,13 +6,13 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from msdm_export.ladder.climb import GAIN, RungResult, finite
-from msdm_export.ladder.errors import HIGH_OVER_RMS, LARGEST_OVER_RMS, OWN_ERRORS
+from msdm_export.ladder.errors import HIGH_OVER_RMS, LARGEST_OVER_RMS
 from msdm_export.ladder.rungs import FACTORS, Rung
 
 REASONS = {
     "rms": "factor x u x sqrt(L): u the unit roundoff, L the roundings on the longest path to the output, independent "
-    f"of one another (Higham and Mary 2019); at least {OWN_ERRORS:g} x the reference's own error against float64, for "
-    "graphs that run once. Denoiser: D's share of the network is c_out, x' holds c_d D.",
+    "of one another (Higham and Mary 2019); of the root mean square of the largest output of its family. Denoiser: "
+    "D's share of the network is c_out, x' holds c_d D.",
     "99.9 %": f"{HIGH_OVER_RMS:g} x that: 3.3 for a Gaussian; an error grows with its value, and values have tails",
     "max": f"{LARGEST_OVER_RMS:g} x that: 5 for a Gaussian over a million values; tails as above",
     "trajectory": "sum over the steps of the bound of x', times the gain of the rest for Gaussian data, "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,38 +48,36 @@ class Rung:
     not_run: str = ""
 
 
-def reference_of(bundle: Bundle, checkpoint: Path | None) -> tuple[Run, Run, str]:
-    """PyTorch float32 from a checkpoint, or rebuilt from the bundle's weights; the same in float64; and which.
+def reference_of(bundle: Bundle, checkpoint: Path | None) -> tuple[Run, str]:
+    """PyTorch float32 from a checkpoint, or rebuilt from the bundle's weights; and which of the two, in words.
 
     A checkpoint's weights are rounded first if the bundle stores them in float16: what that loses is in the manifest
     (``largest_relative_rounding``), and it is no error of a graph. A critic's segmenter is not in the bundle, so its
     reference is its float32 graph, whose parity with PyTorch was measured at export.
     """
-    model, what = _pytorch_of(bundle, checkpoint)
-    exact = run_of_model(copy.deepcopy(model).double())
-    run = run_of_model(model)
+    run, what = _pytorch_of(bundle, checkpoint)
     if CRITIC not in bundle.graphs:
-        return run, exact, what
+        return run, what
     critic = session_from_model(bundle.graphs[CRITIC])
 
     def with_critic(graph: str, inputs: Arrays) -> Arrays:
         return run_session(critic, inputs) if graph == CRITIC else run(graph, inputs)
 
-    return with_critic, exact, f"{what}; critic: its float32 graph"
+    return with_critic, f"{what}; critic: its float32 graph"
 
 
-def _pytorch_of(bundle: Bundle, checkpoint: Path | None) -> tuple[MSDM, str]:
+def _pytorch_of(bundle: Bundle, checkpoint: Path | None) -> tuple[Run, str]:
     if checkpoint is not None:
         model, info = load_model(settled(checkpoint))
         what = f"PyTorch float32, checkpoint of step {info.step}"
         if bundle.manifest.model.get("weights_stored_as") == "float16":
             round_to_half(model)
             what += ", weights rounded to float16 as the bundle stores them"
-        return model.eval(), what
+        return run_of_model(model.eval()), what
     info, weights, _ = read_bundle(bundle.folder)
     model = MSDM(info.model)
     model.load_state_dict(weights)
-    return model.eval(), f"PyTorch float32, rebuilt from the weights of bundle {bundle.manifest.name}"
+    return run_of_model(model.eval()), f"PyTorch float32, rebuilt from the weights of bundle {bundle.manifest.name}"
 
 
 def rungs_of(bundle: Bundle) -> list[Rung]:

@@ -50,10 +50,10 @@ def verify_bundle(
     """
     bundle = Bundle.open(folder)
     sizes, table = sizes or SIZES, bundle.manifest.sampling.changed(steps=steps).table()
-    reference, exact, what = reference_of(bundle, checkpoint)
+    reference, what = reference_of(bundle, checkpoint)
     conditions = conditions_of(bundle, pack)
     rungs = rungs_of(bundle)
-    results = climb(reference, exact, source_models(bundle), rungs, conditions.cases(sizes), table, report)
+    results = climb(reference, source_models(bundle), rungs, conditions.cases(sizes), table, report)
     return {
         "bundle": {"name": bundle.manifest.name, "sha256": bundle.sha256},
         "reference": what,
