@@ -73,13 +73,14 @@ def cost(engine: Engine, size_px: int, repeats: int) -> dict[str, Any]:
 @click.option("--bundle", "folder", type=click.Path(path_type=Path), help="bundle [default: the reference bundle]")
 @click.option("--threads", type=int, default=0, help="CPU threads of a graph; 0: one for each core")
 @click.option("--repeats", type=int, default=5, show_default=True)
+@click.option("--size", "sides_px", type=int, multiple=True, default=(128, 256), show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default=RESULT, show_default=True)
-def main(folder: Path | None, threads: int, repeats: int, out: Path) -> None:
+def main(folder: Path | None, threads: int, repeats: int, sides_px: tuple[int, ...], out: Path) -> None:
     """Measures and writes the JSON."""
     bundle = Bundle.open(folder)
     check_has_critic(bundle.manifest)
     with Engine.open(bundle, threads=threads) as engine:
-        sizes = {f"{size_px} px": cost(engine, size_px, repeats) for size_px in (128, 256)}
+        sizes = {f"{size_px} px": cost(engine, size_px, repeats) for size_px in sides_px}
         identity = engine.backend.identity
     sampling = bundle.manifest.sampling
     document = {
