@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from msdm_engine.png import write_atomically
 from msdm_train.evaluation.plots import save_plot
+from msdm_train.evaluation.sections import write_json
 from msdm_train.evaluation.statistics import EXPLORATORY_BELOW
 from msdm_train.evaluation.usefulness.arms import ARMS
 from msdm_train.evaluation.usefulness.effects import rows_of, table_of
@@ -54,7 +53,7 @@ def write_report(out: Path) -> dict[str, Any]:
     """Writes ``report.json`` and ``plots/usefulness-effects.png`` into the folder of the experiment."""
     report = report_of(out)
     report["plots"] = [save_plot(out, "usefulness-effects", lambda f: draw_forest(f, report), size=(9.0, 6.5))]
-    write_atomically(out / REPORT_FILE, (json.dumps(report, indent=1, allow_nan=False) + "\n").encode())
+    write_json(out / REPORT_FILE, report)
     return report
 
 
