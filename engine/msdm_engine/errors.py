@@ -75,6 +75,18 @@ class BackendError(MsdmError):
     exit_code = 6
 
 
+class DeviceError(BackendError):
+    """A stream, event, buffer or graph was used against the rules of its device, or the device failed."""
+
+    exit_code = 8
+
+
+class DeviceMemoryError(DeviceError):
+    """A device does not have the memory that was asked for."""
+
+    exit_code = 9
+
+
 class NumericsError(MsdmError):
     """A graph returned a value that is not finite; names graph, sample and step."""
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
 
 from msdm_engine.bundle import Bundle
 from msdm_engine.contract import FLOAT32
+from msdm_engine.devices.contract import Buffer, Device, Work
 from msdm_engine.errors import RequestError, nearest
 
 BACKENDS = ("onnxruntime",)
@@ -25,6 +27,19 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Releases sessions and memory; further calls are errors."""
+        ...
+
+
+class DeviceBackend(Backend, Protocol):
+    """A backend whose graphs run on a device's streams."""
+
+    def bind(self, graph: str, device: Device, buffers: Mapping[str, Buffer]) -> Work:
+        """The graph bound to the buffers of its inputs and outputs, by their names in the manifest.
+
+        Everything that can fail or take long (shapes, types, activation memory, the plan for these shapes) does so
+        here and not when the work runs. Two pieces of work of one graph may share activation memory: a pipeline
+        submits a graph to one stream only.
+        """
         ...
 
 
