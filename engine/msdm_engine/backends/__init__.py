@@ -33,12 +33,15 @@ class Backend(Protocol):
 class DeviceBackend(Backend, Protocol):
     """A backend whose graphs run on a device's streams."""
 
+    #: of the devices that it binds to: ``host`` or ``cuda``
+    device_kind: str
+
     def bind(self, graph: str, device: Device, buffers: Mapping[str, Buffer]) -> Work:
         """The graph bound to the buffers of its inputs and outputs, by their names in the manifest.
 
         Everything that can fail or take long (shapes, types, activation memory, the plan for these shapes) does so
-        here and not when the work runs. Two pieces of work of one graph may share activation memory: a pipeline
-        submits a graph to one stream only.
+        here and not when the work runs. Pieces of work share activation memory where their graphs are of one stage
+        (:data:`msdm_engine.backends.activation.STAGES`): a pipeline submits a stage to one stream only.
         """
         ...
 

@@ -62,7 +62,7 @@ class Buffer(Protocol):
         ...
 
     def free(self) -> None:
-        """Gives the memory back; nothing that uses it may be under way."""
+        """Gives the memory back; nothing that uses it may be under way, and no graph may hold it (DeviceError)."""
         ...
 
 
@@ -74,12 +74,15 @@ class Work:
         name: for messages, profiles and the detector of races, as in ``denoiser``.
         reads, writes: every buffer that it touches.
         run: does it. Gets the stream it was submitted to; enqueues on ``stream.handle`` (cuda), or computes (host).
+        capturable: whether a capture may record it; what synchronises or allocates inside (ONNX Runtime on a GPU) may
+            not be, and submitting it to a stream that captures is an error.
     """
 
     name: str
     reads: tuple[Buffer, ...]
     writes: tuple[Buffer, ...]
     run: Callable[[Stream], None]
+    capturable: bool = True
 
 
 class Event(Protocol):
@@ -136,8 +139,8 @@ class Stream(Protocol):
     def capture(self, name: str) -> AbstractContextManager[Callable[[], Graph]]:
         """Records what is submitted inside ``with`` instead of doing it; the function gives the graph afterwards.
 
-        Copies between host and device, events and ``synchronize`` inside a capture are errors (DeviceError). A capture
-        that fails leaves the stream usable.
+        Copies between host and device, events and ``synchronize`` inside a capture are errors (DeviceError), and so is
+        a capture of nothing. A capture that fails leaves the stream usable.
         """
         ...
 

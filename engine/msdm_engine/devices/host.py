@@ -67,6 +67,8 @@ class HostStream:
 
     def submit(self, work: Work) -> None:
         """See the contract."""
+        if not work.capturable:
+            self._outside_capture(f"the work '{work.name}'")
         self._add(lambda: self._do(work.reads, work.writes, lambda: work.run(self)))
 
     def copy(self, target: Buffer, source: Buffer) -> None:
@@ -111,6 +113,8 @@ class HostStream:
         graphs: list[Graph] = []
         try:
             yield lambda: graphs[0]
+            if not tasks:
+                raise DeviceError(f"the capture '{name}' of the stream '{self.name}' is empty")
             graphs.append(HostGraph(name, tasks))
         finally:
             self._captured = None
@@ -147,6 +151,9 @@ class HostStream:
     def _do(self, reads: Sequence[Buffer], writes: Sequence[Buffer], run: Callable[[], None]) -> None:
         """Runs, unless what it reads is spoilt; a failure, or that one, spoils what it writes."""
         failure = next(filter(None, (_failure_of(buffer) for buffer in reads)), None)
+        for buffer in writes:
+            assert isinstance(buffer, HostBuffer)  # of this device
+            buffer.memory.mend(buffer.start, buffer.end)
         if failure is None:
             try:
                 self.usage.busy(run)
@@ -154,12 +161,11 @@ class HostStream:
                 failure = DeviceMemoryError(f"no memory left on the stream '{self.name}': {error}")
             except Exception as error:  # noqa: BLE001 (whatever it is, it belongs to who touches the result)
                 failure = error
-        for buffer in writes:
-            assert isinstance(buffer, HostBuffer)  # of this device
-            buffer.memory.mend(buffer.start, buffer.end)
-            if failure is not None:
+        if failure is not None:
+            self._failure = self._failure or failure
+            for buffer in writes:
+                assert isinstance(buffer, HostBuffer)
                 buffer.memory.spoil(buffer.start, buffer.end, failure)
-        self._failure = self._failure or failure
 
     def _outside_capture(self, what: str) -> None:
         if self._captured is not None:
