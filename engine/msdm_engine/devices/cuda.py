@@ -34,6 +34,7 @@ class CudaDevice:
     """
 
     kind = "cuda"
+    unified = False
 
     def __init__(self, index: int = 0, runtime: Any = None) -> None:
         self.runtime = cuda_runtime() if runtime is None else runtime

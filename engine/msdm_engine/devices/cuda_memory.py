@@ -18,8 +18,9 @@ class CudaBuffer:
     """Memory of a fixed shape; made by :meth:`CudaDevice.buffer`, or borrowed from another library.
 
     Args:
-        release: gives the memory at a pointer back; called once.
+        release: gives the memory back; called once.
         owner: whoever owns borrowed memory, kept alive as long as the buffer.
+        whole: the buffer that this is a part of.
     """
 
     def __init__(
@@ -31,13 +32,28 @@ class CudaBuffer:
         pointer: int,
         release: Callable[[CudaBuffer], None],
         owner: object = None,
+        whole: CudaBuffer | None = None,
     ) -> None:
         self.name, self.shape, self.dtype, self.place, self.pointer = name, shape, np.dtype(dtype), place, pointer
         self.nbytes = math.prod(shape) * self.dtype.itemsize
         #: names of the graphs whose recorded work holds this address
         self.graphs: list[str] = []
         self.freed = False
-        self._release, self._owner = release, owner
+        self._release, self._owner, self._whole = release, owner, whole
+
+    @property
+    def whole(self) -> CudaBuffer:
+        """The buffer that owns the memory: this one, unless it is a part."""
+        return self._whole or self
+
+    def part(self, name: str, shape: tuple[int, ...], offset_bytes: int = 0) -> CudaBuffer:
+        """A buffer of the same type on a piece of this memory; freeing it does nothing."""
+        self.check_is_alive()
+        size = math.prod(shape) * self.dtype.itemsize
+        if offset_bytes < 0 or offset_bytes + size > self.nbytes:
+            raise DeviceError(f"'{name}' of {size} bytes from {offset_bytes} is no part of '{self.name}'")
+        pointer = self.pointer + offset_bytes
+        return CudaBuffer(name, tuple(shape), self.dtype, self.place, pointer, self._release, whole=self.whole)
 
     def array(self) -> np.ndarray:
         """A view of pinned memory: of ``shape``, for the host to read or write."""
@@ -51,11 +67,13 @@ class CudaBuffer:
 
     def check_is_alive(self) -> None:
         """Raises DeviceError after :meth:`free`."""
-        if self.freed:
+        if self.whole.freed:
             raise DeviceError(f"buffer '{self.name}' is freed", hint="use it before its device or pipeline is closed")
 
     def free(self) -> None:
         """Gives the memory back; an error if it is freed already or a graph holds its address."""
+        if self._whole is not None:
+            return
         self.check_is_alive()
         if self.graphs:
             raise DeviceError(

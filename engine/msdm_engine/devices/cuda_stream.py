@@ -185,8 +185,8 @@ class CudaStream:
     def _hold(self, *buffers: Buffer) -> None:
         assert self._captured is not None
         for buffer in buffers:
-            if isinstance(buffer, CudaBuffer) and not any(buffer is held for held in self._captured):
-                self._captured.append(buffer)
+            if isinstance(buffer, CudaBuffer) and not any(buffer.whole is held for held in self._captured):
+                self._captured.append(buffer.whole)
 
     def _check_not_capturing(self, what: str) -> None:
         if self._captured is not None:

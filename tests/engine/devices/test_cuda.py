@@ -176,6 +176,30 @@ def test_what_a_graph_holds_is_not_freed_before_it(device: CudaDevice, kernel: A
             use()
 
 
+def test_a_part_lies_in_its_whole(device: CudaDevice, kernel: Any) -> None:
+    whole, host = device.buffer("whole", (4, 2), F32), device.buffer("host", (2,), F32, "host")
+    row = whole.part("row 3", (2,), 3 * 8)
+    assert (row.pointer, row.nbytes) == (whole.pointer + 24, 8)
+    for shape, offset in (((3,), 24), ((1,), -4)):
+        with pytest.raises(DeviceError, match="is no part of 'whole'"):
+            whole.part("beyond", shape, offset)
+    stream = device.stream("steps")
+    with stream.capture("steps") as graph:
+        stream.submit(kernel("fill", lambda x: 1 + np.arange(8).reshape(4, 2), [row], whole))
+    stream.replay(graph())
+    stream.copy(host, row)
+    stream.synchronize()
+    assert host.array().tolist() == [7, 8]
+    row.free()  # does nothing
+    row.check_is_alive()
+    with pytest.raises(DeviceError, match="'whole' is freed while the graph"):
+        whole.free()
+    graph().free()
+    whole.free()
+    with pytest.raises(DeviceError, match="'row 3' is freed"):
+        row.part("piece", (1,))
+
+
 def test_copies_are_of_equal_size(device: CudaDevice) -> None:
     a, b = device.buffer("a", (2,), F32), device.buffer("b", (3,), F32)
     with pytest.raises(DeviceError, match=r"copy of 'b' \(12 bytes\) to 'a' \(8 bytes\)"):
