@@ -110,6 +110,12 @@ class CudaStream:
             asked=f"'{source.name}' to '{target.name}'",
         )  # fmt: skip
 
+    def zero(self, buffer: Buffer) -> None:
+        """Writes zeros, on the GPU; may be captured."""
+        if self._captured is not None:
+            self._hold(buffer)
+        call(self._runtime, "cudaMemsetAsync", buffer.pointer, 0, buffer.nbytes, self.handle, asked=buffer.name)
+
     def record(self, event: Event) -> None:
         """Moves the event here."""
         self._check_not_capturing(f"record of the event '{event.name}'")
