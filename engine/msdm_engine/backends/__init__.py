@@ -11,8 +11,9 @@ from msdm_engine.bundle import Bundle
 from msdm_engine.contract import FLOAT32
 from msdm_engine.devices.contract import Buffer, Device, Work
 from msdm_engine.errors import RequestError, nearest
+from msdm_engine.plan_spec import PLAN_BACKENDS
 
-BACKENDS = ("onnxruntime",)
+BACKENDS = ("onnxruntime", *PLAN_BACKENDS)
 
 
 class Backend(Protocol):
@@ -58,13 +59,22 @@ def open_backend(name: str, bundle: Bundle, *, threads: int = 0, precision: str 
     """Opens the backend that was asked for, or fails; nothing is substituted.
 
     Args:
-        name: one of :data:`BACKENDS`, with a provider behind a colon: see :mod:`msdm_engine.backends.providers`.
-        threads: CPU threads of a graph; 0: one for each core.
-        precision: of the graphs; the bundle has it, or it is an error.
+        name: one of :data:`BACKENDS`; ``onnxruntime`` with a provider behind a colon, see
+            :mod:`msdm_engine.backends.providers`.
+        threads: CPU threads of a graph; 0: one for each core. Plans have none.
+        precision: of the graphs or plans; the bundle has it, or it is an error.
     """
     runtime, colon, words = name.partition(":")
     if runtime not in BACKENDS or (colon and not words):
         raise RequestError(f"unknown backend '{name}'", note=nearest(name, BACKENDS))
+    if runtime in PLAN_BACKENDS:
+        if colon:
+            raise RequestError(f"backend '{name}'", note=f"'{runtime}' has no execution providers")
+        if threads:
+            raise RequestError(f"{threads} threads for the backend '{name}'", note="plans run on a GPU; leave it out")
+        from msdm_engine.backends.tensorrt import TensorRTBackend
+
+        return TensorRTBackend(bundle, runtime, precision=precision)
     from msdm_engine.backends.onnxruntime import OnnxRuntimeBackend
     from msdm_engine.backends.providers import parse_provider
 
