@@ -38,6 +38,15 @@ def bind(backend: Backend, specs: Specs, graph: str, device: Device, buffers: Ma
         raise DeviceError(
             f"the backend {backend.identity['backend']} does not work in the memory of the device '{device.kind}'"
         )
+    return on_copies(backend, specs, graph, buffers, name)
+
+
+def on_copies(backend: Backend, specs: Specs, graph: str, buffers: Mapping[str, Buffer], name: str) -> Work:
+    """The graph run by a backend that knows no buffers: its inputs are copied, and so are its outputs.
+
+    Raises:
+        BackendError: when the work runs, if the graph gives out something else than the manifest says.
+    """
     reads = {tensor.name: buffers[tensor.name] for tensor in specs[graph].inputs}
     writes = {tensor.name: buffers[tensor.name] for tensor in specs[graph].outputs}
 

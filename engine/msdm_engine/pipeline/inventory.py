@@ -1,7 +1,7 @@
 """Every buffer of a setting by name, with its shape, type and place: what is allocated, and what is counted before.
 
-``start[0]`` belongs to slot 0: what a batch hands from stream to stream, or to the host, is there twice, so that the
-next batch can fill the other one meanwhile. What a single stream alone touches is there once.
+``start[0]`` belongs to slot 0: it is there twice, so that the next batch can fill the other one meanwhile. What two
+batches under way never need at once is there once; that nothing else could be, the simulated device proves.
 """
 
 from __future__ import annotations
@@ -52,14 +52,17 @@ class Noise:
     """Where noise lies on the device: sets of rows, one set for each segment that is under way or next.
 
     Args:
-        sets: how many.
-        rows: rows of each.
+        rows: rows of each set.
         wraps: whether a set is used again before the host has seen the end of the batch that used it last.
     """
 
-    sets: int
-    rows: int
+    rows: tuple[int, ...]
     wraps: bool
+
+    @property
+    def sets(self) -> int:
+        """How many."""
+        return len(self.rows)
 
 
 @dataclass(frozen=True)
@@ -127,23 +130,24 @@ def inventory(
             ("zeros", state),
             *((f"x[{i}]", state) for i in (0, 1)),
             *((f"d[{i}]", state) for i in (0, 1)),
-            *((f"noise[{r}][{j}]", state) for r in range(noise.sets) for j in range(noise.rows)),
-            *((f"pinned[{p}]", _on_host(state)) for p in range(min(PINNED_ROWS, noise.sets * noise.rows))),
+            *((f"noise[{r}][{j}]", state) for r in range(noise.sets) for j in range(noise.rows[r])),
+            *((f"pinned[{p}]", _on_host(state)) for p in range(min(PINNED_ROWS, sum(noise.rows)))),
         ]
     )
     if setting.kept:
         wanted |= {f"no {name}": value for name, value in _conditions(specs, batch, (height, width)).items()}
         wanted |= {f"kept {name}": Wanted(value.shape[1:], value.dtype) for name, value in context.items()}
+    results = {"final": state}
+    if watched:
+        results["finite"] = Wanted((len(setting.rows), 2, batch), np.dtype(np.uint8))
+        results["context_finite"] = Wanted((len(context), own * batch), np.dtype(np.uint8))
     for slot in SLOTS:
-        flags = Wanted((len(setting.rows), 2, batch), np.dtype(np.uint8))
-        context_flags = Wanted((len(context), own * batch), np.dtype(np.uint8))
-        there_and_here = {"start": state, "final": state, **conditions}
-        if watched:
-            there_and_here |= {"finite": flags, "context_finite": context_flags}
-        there_and_here |= picture
-        for name, value in there_and_here.items():
+        wanted |= {f"{name}[{slot}]": value for name, value in {**context, **results}.items()}
+        for name, value in {"start": state, **conditions}.items():
             wanted |= {f"{name}[{slot}]": value, f"{name}[{slot}] host": _on_host(value)}
-        wanted |= {f"{name}[{slot}]": value for name, value in context.items()}
+    # The host reads the results of a batch, and what the critic saw, before it asks for those of the next.
+    wanted |= {f"{name} host": _on_host(value) for name, value in {**results, **picture}.items()}
+    wanted |= picture
     row = wanted["row[0]"]
     step_in = dict(zip(DENOISER_INPUTS, (state, state, state, row, weights), strict=True))
     ends = {
@@ -173,10 +177,9 @@ def _picture(setting: Setting, specs: Specs, stride: int) -> dict[str, Wanted]:
 
 
 def _noise(cut: tuple[Segment, ...], most: int) -> Noise:
-    noisy = [len(segment.noisy) for segment in cut if segment.noisy]
-    uses = len(SLOTS) * len(noisy)
-    sets = min(most, uses)
-    return Noise(sets, max(noisy, default=0), wraps=sets < uses)
+    uses = [len(segment.noisy) for _ in SLOTS for segment in cut if segment.noisy]
+    sets = min(most, len(uses))
+    return Noise(tuple(max(uses[first::sets]) for first in range(sets)), wraps=sets < len(uses))
 
 
 def _on_host(wanted: Wanted) -> Wanted:

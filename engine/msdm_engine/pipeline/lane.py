@@ -154,15 +154,16 @@ class Lane:
                     whole.part(f"{name}[{slot}] last", wanted.shape[1:], whole.nbytes - size),
                     self.buffers[f"kept {name}"],
                 )
-        aside.synchronize()
 
     def _slot(self, slot: int) -> Slot:
         setting, buffers = self.setting, self.buffers
-        given = {name: self._staged(name, slot) for name in (*CONDITIONER_INPUTS, "start")}
-        watched = f"finite[{slot}]" in buffers
-        results = {
-            name: self._staged(name, slot) for name in ("final", *(("finite", "context_finite") if watched else ()))
+        given = {
+            name: Staged(buffers[f"{name}[{slot}]"], buffers[f"{name}[{slot}] host"])
+            for name in (*CONDITIONER_INPUTS, "start")
         }
+        watched = f"finite[{slot}]" in buffers
+        names = ("final", *(("finite", "context_finite") if watched else ()))
+        results = {name: Staged(buffers[f"{name}[{slot}]"], buffers[f"{name} host"]) for name in names}
         own = len(setting.own_branches)
         context = {
             name: buffers[f"{name}[{slot}]"].part(f"{name}[{slot}] own", (own * setting.batch, *wanted.shape[2:]))
@@ -172,15 +173,15 @@ class Lane:
         condition = [self._bind(CONDITIONER, ends, f"conditioner of slot {slot}")]
         if watched:
             condition.append(self._watch(condition[0].name, context.values(), results["context_finite"].device, ...))
-        parts = tuple(self._part(slot, number, segment, watched) for number, segment in enumerate(self.needs.segments))
+        parts = tuple(self._part(slot, segment, watched) for segment in self.needs.segments)
         if CRITIC not in self.needs.ends:
             return Slot(given, results, tuple(condition), parts, None, None, None)
-        picture, seen = self._staged(CRITIC_INPUTS[0], slot), self._staged(CRITIC_OUTPUTS[0], slot)
+        picture, seen = (Staged(buffers[n], buffers[f"{n} host"]) for n in (CRITIC_INPUTS[0], CRITIC_OUTPUTS[0]))
         ends = {CRITIC_INPUTS[0]: picture.device, CRITIC_OUTPUTS[0]: seen.device}
         judge = self._bind(CRITIC, ends, f"critic of slot {slot}")
         return Slot(given, results, tuple(condition), parts, picture, seen, judge)
 
-    def _part(self, slot: int, number: int, segment: Segment, watched: bool) -> Part:
+    def _part(self, slot: int, segment: Segment, watched: bool) -> Part:
         """Binds the steps of a segment, and captures them if the backend's work can be captured."""
         noise_set, noise = 0, tuple[tuple[int, Buffer], ...]()
         if segment.noisy:
@@ -242,6 +243,3 @@ class Lane:
             flags.array()[at] = [finite_rows(buffer.array()) for buffer in buffers]  # type: ignore[call-overload]
 
         return self._unless_dropped(Work(f"check of {name}", buffers, (flags,), run))
-
-    def _staged(self, name: str, slot: int) -> Staged:
-        return Staged(self.buffers[f"{name}[{slot}]"], self.buffers[f"{name}[{slot}] host"])
