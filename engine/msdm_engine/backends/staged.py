@@ -12,13 +12,16 @@ from msdm_engine.devices.contract import Buffer, Work
 from msdm_engine.devices.cuda import CudaDevice
 from msdm_engine.devices.cuda_stream import CudaStream
 from msdm_engine.errors import DeviceError
-from msdm_engine.graph_shapes import Shape, dimensions_of, shapes_of
+from msdm_engine.graph_shapes import Shape, dimensions_of
 from msdm_engine.manifest import GraphSpec, Variant
 
 #: Bindings that are kept, a graph and shape each; the oldest is freed for another.
 MAX_KEPT = 16
 
-Bind = Callable[[str, Mapping[str, Buffer]], Work]
+#: Shapes of the outputs -> a graph's buffers.
+MakeBuffers = Callable[[dict[str, Shape]], Mapping[str, Buffer]]
+#: Graph, shapes of its inputs, and what makes its buffers -> the work.
+Bind = Callable[[str, dict[str, Shape], MakeBuffers], Work]
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class StagedRuns:
         """Raises DeviceError for an input of another type, RequestError for a shape that the graph does not have."""
         spec = self._graphs[graph]
         shapes = {name: value.shape for name, value in inputs.items()}
-        dimensions = dimensions_of(graph, spec.inputs, shapes)
+        dimensions_of(graph, spec.inputs, shapes)
         for tensor in spec.inputs:
             if inputs[tensor.name].dtype != np.dtype(tensor.dtype):
                 raise DeviceError(
@@ -56,7 +59,7 @@ class StagedRuns:
                 )
         key = graph, tuple(shapes[tensor.name] for tensor in spec.inputs)
         if key not in self._kept:
-            self._kept[key] = self._bound(graph, spec, dimensions)
+            self._kept[key] = self._bound(graph, spec, shapes)
         binding = self._kept[key] = self._kept.pop(key)  # the newest
         for tensor in spec.inputs:
             binding.on_host[tensor.name].array()[...] = inputs[tensor.name]
@@ -73,21 +76,22 @@ class StagedRuns:
             binding.free()
         self._kept.clear()
 
-    def _bound(self, graph: str, spec: GraphSpec | Variant, dimensions: dict[str, int]) -> Binding:
+    def _bound(self, graph: str, spec: GraphSpec | Variant, shapes: dict[str, Shape]) -> Binding:
         while len(self._kept) >= MAX_KEPT:
             self._kept.pop(next(iter(self._kept))).free()
-        tensors = (*spec.inputs, *spec.outputs)
-        shapes = shapes_of(graph, tensors, dimensions)
+        on_device: dict[str, Buffer] = {}
+        on_host: dict[str, Buffer] = {}
         with contextlib.ExitStack() as made:  # what was made is freed if binding fails
-            sides: list[dict[str, Buffer]] = [{}, {}]
-            for side, place in zip(sides, ("device", "host"), strict=True):
-                for tensor in tensors:
-                    buffer = self._device.buffer(
-                        f"{graph}.{tensor.name}", shapes[tensor.name], np.dtype(tensor.dtype),
-                        "device" if place == "device" else "host",
-                    )  # fmt: skip
-                    made.callback(buffer.free)
-                    side[tensor.name] = buffer
-            work = self._bind(graph, sides[0])
+
+            def make(outputs: dict[str, Shape]) -> dict[str, Buffer]:
+                for tensor in (*spec.inputs, *spec.outputs):
+                    what = f"{graph}.{tensor.name}", (shapes | outputs)[tensor.name], np.dtype(tensor.dtype)
+                    on_device[tensor.name] = self._device.buffer(*what)
+                    made.callback(on_device[tensor.name].free)
+                    on_host[tensor.name] = self._device.buffer(*what, "host")
+                    made.callback(on_host[tensor.name].free)
+                return on_device
+
+            work = self._bind(graph, shapes, make)
             made.pop_all()
-        return Binding(work, *sides)
+        return Binding(work, on_device, on_host)

@@ -14,15 +14,15 @@ import numpy as np
 
 from msdm_engine.backends.activation import RUN, STAGES, StageMemory
 from msdm_engine.backends.runtime_cache import cache_folder
-from msdm_engine.backends.staged import StagedRuns
+from msdm_engine.backends.staged import MakeBuffers, StagedRuns
 from msdm_engine.backends.tensorrt_module import import_tensorrt, logger_of
 from msdm_engine.backends.tensorrt_plan import LoadedPlan
 from msdm_engine.bundle import Bundle
 from msdm_engine.contract import FLOAT32
 from msdm_engine.devices.contract import Buffer, Device, Stream, Work
 from msdm_engine.devices.cuda import CudaDevice
-from msdm_engine.errors import BackendError, DeviceError, RequestError
-from msdm_engine.graph_shapes import dimensions_of
+from msdm_engine.errors import BackendError, DeviceError
+from msdm_engine.graph_shapes import Shape, dimensions_of
 from msdm_engine.manifest import GraphSpec, Variant
 from msdm_engine.plans import find_plan
 
@@ -97,8 +97,11 @@ class TensorRTBackend:
             BackendError: no plan fits, with the command that builds one, or TensorRT refuses it.
             BundleError: the plan's bytes are not those of the manifest.
             DeviceError: a device of another kind or GPU, or a buffer that is no tensor of the graph.
+        RequestError: shapes that the graph does not have.
         """
-        return self._bind(graph, device, buffers, STAGES.get(graph, graph))
+        self._check_buffers(graph, buffers)
+        shapes = {name: buffer.shape for name, buffer in buffers.items()}
+        return self._bind(graph, device, shapes, lambda _: buffers, STAGES.get(graph, graph))
 
     def close(self) -> None:
         """Frees contexts, then plans, then memory; a second call does nothing."""
@@ -114,33 +117,35 @@ class TensorRTBackend:
             self._runtime = None
             self._close_device()
 
-    def _bind_to_run(self, graph: str, buffers: Mapping[str, Buffer]) -> Work:
-        return self._bind(graph, self.device, buffers, RUN)
+    def _bind_to_run(self, graph: str, shapes: dict[str, Shape], make: MakeBuffers) -> Work:
+        return self._bind(graph, self.device, shapes, make, RUN)
 
-    def _bind(self, graph: str, device: Device, buffers: Mapping[str, Buffer], stage: str) -> Work:
+    def _bind(self, graph: str, device: Device, shapes: dict[str, Shape], make: MakeBuffers, stage: str) -> Work:
+        """Binds the buffers that ``make`` gives for the outputs' shapes, which only TensorRT knows of every graph."""
         self._check_is_open()
         if not isinstance(device, CudaDevice) or device.index != self.device.index:
             raise DeviceError(
                 f"a device of the kind '{device.kind}' for the backend '{self._name}'",
                 note=f"plans run on the GPU {self.device.index}, the device 'cuda'",
             )
-        plan = self._plan(graph, self._checked(graph, buffers))
-        device.synchronize()  # what shares memory with this run is over
         spec = self._graphs[graph]
-        context, size = plan.context({tensor.name: buffers[tensor.name].shape for tensor in spec.inputs})
+        plan = self._plan(graph, dimensions_of(graph, spec.inputs, shapes))
+        device.synchronize()  # what shares memory with the warm-up is over
+        context, size = plan.context({tensor.name: shapes[tensor.name] for tensor in spec.inputs})
+        expected = {tensor.name: tuple(context.get_tensor_shape(tensor.name)) for tensor in spec.outputs}
+        buffers = make(expected)
+        for name, shape in expected.items():
+            if buffers[name].shape != shape:
+                raise DeviceError(
+                    f"buffer '{name}' has the shape {list(buffers[name].shape)}",
+                    note=f"the plan '{plan.name}' gives {list(shape)}",
+                )
         memory = self._memory.setdefault(stage, StageMemory(self.device, stage))
         block = memory.block(size)
         context.set_device_memory(block.pointer, block.nbytes)
         for tensor in (*spec.inputs, *spec.outputs):
             if not context.set_tensor_address(tensor.name, buffers[tensor.name].pointer):
                 raise plan.failed(f"take the address of '{tensor.name}'")
-        for tensor in spec.outputs:
-            found = tuple(context.get_tensor_shape(tensor.name))
-            if found != buffers[tensor.name].shape:
-                raise DeviceError(
-                    f"buffer '{tensor.name}' has the shape {list(buffers[tensor.name].shape)}",
-                    note=f"the plan '{plan.name}' gives {list(found)}",
-                )
         reads = tuple(buffers[tensor.name] for tensor in spec.inputs)
         outputs = tuple(buffers[tensor.name] for tensor in spec.outputs)
 
@@ -192,8 +197,8 @@ class TensorRTBackend:
             )  # fmt: skip
         return self._plans[name]
 
-    def _checked(self, graph: str, buffers: Mapping[str, Buffer]) -> dict[str, int]:
-        """The buffers are the graph's tensors on the GPU; its dynamic dimensions."""
+    def _check_buffers(self, graph: str, buffers: Mapping[str, Buffer]) -> None:
+        """The buffers are the graph's tensors, on the GPU."""
         spec = self._graphs[graph]
         for tensor in (*spec.inputs, *spec.outputs):
             buffer = buffers.get(tensor.name)
@@ -204,10 +209,6 @@ class TensorRTBackend:
                 wrong = "lies on the host"
             if wrong:
                 raise DeviceError(f"buffer '{tensor.name}' of the graph '{graph}' {wrong}")
-        try:
-            return dimensions_of(graph, spec.inputs, {name: buffer.shape for name, buffer in buffers.items()})
-        except RequestError as error:
-            raise DeviceError(error.what, note=error.note) from error
 
     def _check_is_open(self) -> None:
         if self.closed:

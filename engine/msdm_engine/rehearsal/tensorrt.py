@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from msdm_engine.devices.cuda_memory import view_of_host
-from msdm_engine.graph_shapes import dimensions_of, shapes_of
 from msdm_engine.manifest import GraphSpec, TensorSpec, Variant
 from msdm_engine.rehearsal.cuda import ILLEGAL_ADDRESS, OK, RehearsedCuda
 
@@ -167,6 +166,7 @@ class Context:
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.addresses: dict[str, int] = {}
         self.memory = (0, 0)
+        self._known: dict[str, tuple[int, ...]] = {}
         if self.trt.rtx:
             self.is_stream_capturable = lambda stream: self.trt.capturable
 
@@ -190,7 +190,7 @@ class Context:
         return "set_tensor_address" not in self.trt.refuses
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        """Of an output, from the inputs' shapes."""
+        """Of any tensor, from the inputs' shapes."""
         return self._shapes()[name]
 
     def execute_async_v3(self, stream: int) -> bool:
@@ -228,6 +228,10 @@ class Context:
         return OK
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
-        engine = self.engine
-        dimensions = dimensions_of(engine.graph, engine.inputs, self.shapes)
-        return shapes_of(engine.graph, (*engine.inputs, *engine.outputs), dimensions)
+        """Outputs have dimensions that no input names, so the function is asked once, with zeros."""
+        if not self._known:
+            zeros = {t.name: np.zeros(self.shapes[t.name], t.dtype) for t in self.engine.inputs}
+            with np.errstate(all="ignore"):
+                found = self.trt.compute(self.engine.graph, zeros)
+            self._known = self.shapes | {t.name: found[t.name].shape for t in self.engine.outputs}
+        return self._known
