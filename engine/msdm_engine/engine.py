@@ -35,11 +35,12 @@ class Engine:
         """See :meth:`open`.
 
         Args:
-            device: on whose memory the backend works; None: the host. The engine closes it.
+            device: on whose memory the backend works, which the engine closes; None: the backend's own, else the host.
         """
         self.bundle, self.backend = bundle, backend
         self.tokenizer = TextTokenizer(bundle.tokenizer, bundle.manifest.text_tokens)
-        self._runtime = Runtime(device or HostDevice(), bundle, backend)
+        theirs: Device | None = getattr(backend, "device", None) if device is None else None
+        self._runtime = Runtime(theirs or device or HostDevice(), bundle, backend, owns_device=theirs is None)
         self._conditions = Conditions(bundle, backend, self.tokenizer)
 
     @staticmethod

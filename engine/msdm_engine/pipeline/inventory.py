@@ -23,12 +23,16 @@ from msdm_engine.contract import (
     MAP_CHANNELS,
 )
 from msdm_engine.devices.contract import Place
+from msdm_engine.errors import BundleError
+from msdm_engine.graph_shapes import Shape, dimensions_of, shapes_of
+from msdm_engine.manifest import TensorSpec
 from msdm_engine.pipeline.bound import Specs
 from msdm_engine.pipeline.padding import Padding
 from msdm_engine.pipeline.setting import Segment, Setting, segments
-from msdm_engine.pipeline.shapes import Shape, dimensions_of, dtype_of, shape_of
 
 SLOTS = (0, 1)
+#: Of tensors that are handed from graph to graph.
+DTYPES = ("float32", "float16", "int64")
 #: Rows of noise that the host can be ahead of their upload.
 PINNED_ROWS = 4
 
@@ -110,10 +114,11 @@ def inventory(
     assert isinstance(channels, int)  # of the contract
     state = Wanted((batch, channels, height, width), np.dtype(np.float32))
     weights = Wanted((len(setting.branches), batch), np.dtype(np.float32))
-    sizes = dimensions_of(DENOISER, inputs.values(), {"state": state.shape, "guidance": weights.shape})
+    known = {"state": state.shape, "guidance": weights.shape}
+    sizes = dimensions_of(DENOISER, [inputs[name] for name in known], known)
+    shapes = shapes_of(DENOISER, inputs.values(), sizes)
     context = {
-        tensor.name: Wanted(shape_of(DENOISER, inputs[tensor.name], sizes), dtype_of(CONDITIONER, tensor))
-        for tensor in specs[CONDITIONER].outputs
+        tensor.name: Wanted(shapes[tensor.name], _dtype(CONDITIONER, tensor)) for tensor in specs[CONDITIONER].outputs
     }
     conditions = _conditions(specs, own * batch, (height, width))
     cut = segments(setting, longest)
@@ -161,8 +166,17 @@ def inventory(
 def _conditions(specs: Specs, samples: int, shape: tuple[int, int]) -> dict[str, Wanted]:
     tensors = specs[CONDITIONER].inputs
     maps = next(tensor for tensor in tensors if tensor.name == "maps")
-    sizes = dimensions_of(CONDITIONER, tensors, {"maps": (samples, int(maps.shape[1]), *shape)})
-    return {t.name: Wanted(shape_of(CONDITIONER, t, sizes), dtype_of(CONDITIONER, t)) for t in tensors}
+    sizes = dimensions_of(CONDITIONER, [maps], {"maps": (samples, int(maps.shape[1]), *shape)})
+    shapes = shapes_of(CONDITIONER, tensors, sizes)
+    return {tensor.name: Wanted(shapes[tensor.name], _dtype(CONDITIONER, tensor)) for tensor in tensors}
+
+
+def _dtype(graph: str, tensor: TensorSpec) -> np.dtype:
+    if tensor.dtype not in DTYPES:
+        raise BundleError(
+            f"'{tensor.name}' of the graph '{graph}' is of the type {tensor.dtype}", note=f"legal: {', '.join(DTYPES)}"
+        )
+    return np.dtype(tensor.dtype)
 
 
 def _picture(setting: Setting, specs: Specs, stride: int) -> dict[str, Wanted]:

@@ -29,10 +29,19 @@ class Runtime:
     Args:
         concurrent: whether conditioner and critic have a stream of their own beside the steps; None: where the device
             is none of the host's cores, for which they would only compete with the steps.
+        owns_device: whether it is closed here, and not by the backend.
     """
 
-    def __init__(self, device: Device, bundle: Bundle, backend: Backend, *, concurrent: bool | None = None) -> None:
-        self.device, self._bundle, self._backend = device, bundle, backend
+    def __init__(
+        self,
+        device: Device,
+        bundle: Bundle,
+        backend: Backend,
+        *,
+        concurrent: bool | None = None,
+        owns_device: bool = True,
+    ) -> None:
+        self.device, self._bundle, self._backend, self._owns_device = device, bundle, backend, owns_device
         self._concurrent = not device.unified if concurrent is None else concurrent
         self._streams: Streams | None = None
         self._capture: Stream | None = None
@@ -106,6 +115,12 @@ class Runtime:
         return len(closed)
 
     def close(self) -> None:
-        """Closes lanes and the device."""
-        self.device.close()
-        self._idle.clear()
+        """Closes lanes, and the device if it is ours."""
+        if self._owns_device and self.device.unified:
+            self.device.close()  # what has not begun is dropped; buffers go with it
+            return
+        for stream in self.streams.all() if self._streams is not None else ():
+            stream.synchronize()
+        self._close_idle(0)
+        if self._owns_device:
+            self.device.close()
