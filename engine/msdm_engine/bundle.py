@@ -30,6 +30,13 @@ MAX_BUNDLE_BYTES = 16 * 2**30
 MAX_MANIFEST_BYTES = 16 * 2**20
 
 
+def precision_command(folder: Path, precision: str) -> str:
+    """The command that adds a bundle's graphs in another precision."""
+    if precision in ("int8", "fp8"):  # explicit quantisation, from ranges on real trajectories
+        return f"msdm-calibrate quantize {folder} --to {precision}"
+    return f"msdm-export precision {folder} --to {precision}"
+
+
 def reference_bundle() -> Path:
     """The bundle that ships with msdm."""
     return Path(str(resources.files("msdm_engine"))) / "bundles" / "reference"
@@ -71,7 +78,7 @@ class Bundle:
             if precision == FLOAT32:
                 specs[name] = spec
                 continue
-            make = f"msdm-export precision {self.folder} --to {precision}"
+            make = precision_command(self.folder, precision)
             if precision not in spec.variants:
                 raise BundleError(
                     f"bundle {self.manifest.name} has no {precision} graph '{name}'",
@@ -197,7 +204,7 @@ def _check_variants(folder: Path, manifest: Manifest, graph: str, spec: GraphSpe
         if variant.file not in manifest.files:
             raise BundleError(
                 f"{folder} lacks the file {variant.file} of the {precision} graph '{graph}'",
-                hint=f"msdm-export precision {folder} --to {precision}",
+                hint=precision_command(folder, precision),
             )
         for side in ("inputs", "outputs"):
             found, expected = ([tensor.name for tensor in getattr(at, side)] for at in (variant, spec))
@@ -205,7 +212,7 @@ def _check_variants(folder: Path, manifest: Manifest, graph: str, spec: GraphSpe
                 raise BundleError(
                     f"the {precision} graph '{graph}' of {folder} has the {side} {', '.join(found)}",
                     note=f"the float32 graph has {', '.join(expected)}",
-                    hint=f"msdm-export precision {folder} --to {precision}",
+                    hint=precision_command(folder, precision),
                 )
 
 

@@ -24,8 +24,8 @@ PATH = click.Path(path_type=Path)
 def main() -> None:
     """Generate pixel-precise pathology image-mask pairs.
 
-    Exit codes: 0 done, 2 illegal request, 3 bundle, 4 input data, 5 output, 6 backend, 7 numerics,
-    130 interrupted.
+    Exit codes: 0 done, 2 illegal request, 3 bundle, 4 input data, 5 output, 6 backend, 7 numerics, 8 device,
+    9 memory of the device, 130 interrupted.
     """
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from msdm_engine.bundle import Bundle
+from msdm_engine.contract import FLOAT32
 from msdm_engine.errors import BackendError
 from msdm_engine.plan_spec import PLAN_BACKENDS, PlanSpec
 
@@ -60,6 +61,14 @@ def find_plan(
             )
         plans = fitting
     return min(plans, key=lambda name: (not plans[name].static, name))
+
+
+def is_stale(bundle: Bundle, plan: PlanSpec) -> bool:
+    """Whether the bundle no longer holds the graph that was compiled."""
+    spec = bundle.manifest.graphs[plan.graph]
+    compiled = spec if plan.precision == FLOAT32 else spec.variants.get(plan.precision)
+    found = compiled and (bundle.manifest.files[spec.file].sha256, bundle.manifest.files[compiled.file].sha256)
+    return found != (plan.graph_sha256, plan.compiled_sha256)
 
 
 def build_command(bundle: Bundle, backend: str, target: str, precision: str) -> str:

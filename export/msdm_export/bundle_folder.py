@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from msdm_engine.bundle import Bundle
-from msdm_engine.errors import OutputError
+from msdm_engine.bundle import Bundle, reference_bundle
+from msdm_engine.errors import OutputError, RequestError
 from msdm_engine.manifest import MANIFEST, FileEntry, Manifest
 from msdm_engine.png import write_atomically
 
@@ -29,6 +29,20 @@ def entry_of(data: bytes) -> FileEntry:
 def hashed_name(stem: str, data: bytes, suffix: str) -> str:
     """A name that changes with the content, so that a file which the manifest lists is never overwritten."""
     return f"{stem}-{hashlib.sha256(data).hexdigest()[:8]}{suffix}"
+
+
+def check_may_change(folder: Path, what: str) -> None:
+    """The installed package stays as it was installed.
+
+    Raises:
+        RequestError: the bundle that ships with msdm.
+    """
+    if folder.resolve() == reference_bundle().resolve():
+        raise RequestError(
+            f"{what} for the bundle that ships with msdm",
+            note="the installed package stays as it was installed",
+            hint="work on a copy: add --out FOLDER",
+        )
 
 
 def with_plans(files: Mapping[str, bytes], bundle: Bundle, manifest: Manifest) -> dict[str, bytes]:

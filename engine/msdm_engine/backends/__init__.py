@@ -11,8 +11,9 @@ from msdm_engine.bundle import Bundle
 from msdm_engine.contract import FLOAT32
 from msdm_engine.devices.contract import Buffer, Device, Work
 from msdm_engine.errors import RequestError, nearest
+from msdm_engine.plan_spec import PLAN_BACKENDS
 
-BACKENDS = ("onnxruntime", "openvino")
+BACKENDS = ("onnxruntime", "openvino", *PLAN_BACKENDS)
 
 
 class Backend(Protocol):
@@ -33,12 +34,23 @@ class Backend(Protocol):
 class DeviceBackend(Backend, Protocol):
     """A backend whose graphs run on a device's streams."""
 
+    #: of the devices that it binds to: ``host`` or ``cuda``
+    device_kind: str
+
     def bind(self, graph: str, device: Device, buffers: Mapping[str, Buffer]) -> Work:
         """The graph bound to the buffers of its inputs and outputs, by their names in the manifest.
 
         Everything that can fail or take long (shapes, types, activation memory, the plan for these shapes) does so
-        here and not when the work runs. Two pieces of work of one graph may share activation memory: a pipeline
-        submits a graph to one stream only.
+        here and not when the work runs. Pieces of work share activation memory where their graphs are of one stage
+        (:data:`msdm_engine.backends.activation.STAGES`): a pipeline submits a stage to one stream only.
+        """
+        ...
+
+    def activation_bytes(self, graph: str, shapes: Mapping[str, tuple[int, ...]]) -> int:
+        """Memory that the graph needs inside for these shapes of its inputs and outputs; may be left out.
+
+        A backend that cannot say has no such method, and a bound is assumed instead
+        (:data:`msdm_engine.pipeline.memory.ACTIVATION_FACTOR`).
         """
         ...
 
@@ -47,10 +59,10 @@ def open_backend(name: str, bundle: Bundle, *, threads: int = 0, precision: str 
     """Opens the backend that was asked for, or fails; nothing is substituted.
 
     Args:
-        name: one of :data:`BACKENDS`, with a provider or device behind a colon: see
+        name: one of :data:`BACKENDS`; ``onnxruntime`` with a provider behind a colon, ``openvino`` with a device, see
             :mod:`msdm_engine.backends.providers` and :mod:`msdm_engine.backends.openvino`.
-        threads: CPU threads of a graph; 0: one for each core.
-        precision: of the graphs; the bundle has it, or it is an error.
+        threads: CPU threads of a graph; 0: one for each core. Plans have none.
+        precision: of the graphs or plans; the bundle has it, or it is an error.
     """
     runtime, colon, words = name.partition(":")
     if runtime not in BACKENDS or (colon and not words):
@@ -59,6 +71,14 @@ def open_backend(name: str, bundle: Bundle, *, threads: int = 0, precision: str 
         from msdm_engine.backends.openvino import OpenVinoBackend, parse_options
 
         return OpenVinoBackend(bundle, threads=threads, precision=precision, options=parse_options(words))
+    if runtime in PLAN_BACKENDS:
+        if colon:
+            raise RequestError(f"backend '{name}'", note=f"'{runtime}' has no execution providers")
+        if threads:
+            raise RequestError(f"{threads} threads for the backend '{name}'", note="plans run on a GPU; leave it out")
+        from msdm_engine.backends.tensorrt import TensorRTBackend
+
+        return TensorRTBackend(bundle, runtime, precision=precision)
     from msdm_engine.backends.onnxruntime import OnnxRuntimeBackend
     from msdm_engine.backends.providers import parse_provider
 

@@ -20,7 +20,7 @@ from msdm_engine.backends.onnx_external import check_is_whole
 from msdm_engine.bundle import Bundle
 from msdm_engine.contract import FLOAT32
 from msdm_engine.devices.contract import Buffer, Device, Stream, Work
-from msdm_engine.errors import BackendError, RequestError, nearest
+from msdm_engine.errors import BackendError, DeviceError, RequestError, nearest
 
 #: Compiled shapes kept; a set has as many as it has sizes, times one or two for the guidance interval.
 MAX_COMPILED = 32
@@ -98,6 +98,8 @@ class OpenVinoBackend:
                 f"OpenVINO {openvino.__version__} has no device '{options.device}'", note=f"it has {', '.join(known)}"
             )
         self._device = options.device
+        # What a GPU of OpenVINO's reads and writes is memory of its own, of which only `run`, which copies, knows.
+        self.device_kind = "host" if options.device == "CPU" else "none"
         self._properties: dict[str, Any] = {OPTIONS[key]: value for key, value in options.options.items()}
         if options.device == "CPU":
             self._properties |= {"INFERENCE_NUM_THREADS": threads * lanes, "NUM_STREAMS": lanes}
@@ -175,9 +177,10 @@ class OpenVinoBackend:
 
     def bind(self, graph: str, device: Device, buffers: Mapping[str, Buffer]) -> Work:
         """The graph on buffers that the host sees, read and written in place."""
-        if device.kind == "cuda":
-            raise BackendError(
-                "the backend 'openvino' does not run on a CUDA device", hint="use onnxruntime:cuda, or TensorRT plans"
+        if self.device_kind != "host" or not device.unified:
+            raise DeviceError(
+                f"OpenVINO's {self._device} does not work in the memory of a device of kind '{device.kind}'",
+                hint="use onnxruntime:cuda, or TensorRT plans, on an NVIDIA GPU",
             )
         outputs = self._outputs[graph]
         arrays = {name: buffer.array() for name, buffer in buffers.items()}

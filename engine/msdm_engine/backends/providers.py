@@ -115,6 +115,8 @@ def _plugin_devices(onnxruntime: Any, name: str) -> list[Any]:
     except ImportError as error:
         raise BackendError(f"the plugin of {name} is not installed", hint=hint) from error
     registered = plugin.get_ep_name()
+    if registered != name:  # its sessions would then be taken for sessions without it
+        raise BackendError(f"the plugin of {name} registers '{registered}'", note="another version of it", hint=hint)
     if not any(device.ep_name == registered for device in onnxruntime.get_ep_devices()):
         try:
             onnxruntime.register_execution_provider_library(registered, plugin.get_library_path())

@@ -10,7 +10,11 @@ Each device implements this in a module of its own: ``host`` (threads, real work
 - Each piece of work names the buffers that it reads and writes. A real device does not look at them; the simulated one
   proves from them, and from the order of events alone, that nothing races.
 - A graph is what one stream was given between the beginning and the end of a capture. Replaying it does that again,
-  on the same buffers: it allocates nothing, copies nothing between host and device, waits for nothing.
+  on the same buffers: it allocates nothing, copies nothing between host and device, waits for nothing. Any stream may
+  replay it.
+- Work that fails raises where it is submitted, or spoils what it writes. What is made of spoilt memory is spoilt too,
+  and the host that touches it (:meth:`Buffer.array`) gets the failure. Other work, events and later writes of the same
+  memory are as if nothing had happened: a failure belongs to the batch whose buffers it spoilt, not to its stream.
 """
 
 from __future__ import annotations
@@ -42,13 +46,23 @@ class Buffer(Protocol):
 
         On a device whose memory is the host's, device buffers have one too.
 
+        Called at each touch, and never kept: the simulated device takes each call for a touch.
+
         Raises:
             DeviceError: the buffer lies on a device that the host cannot see, or is freed.
+            MsdmError: what spoilt it.
+        """
+        ...
+
+    def part(self, name: str, shape: tuple[int, ...], offset_bytes: int = 0) -> Buffer:
+        """A buffer of the same type on a piece of this one's memory; freeing it does nothing.
+
+        Work takes parts that begin where the whole does (graphs want aligned addresses); copies take any.
         """
         ...
 
     def free(self) -> None:
-        """Gives the memory back; nothing that uses it may be under way."""
+        """Gives the memory back; nothing that uses it may be under way, and no graph may hold it (DeviceError)."""
         ...
 
 
@@ -60,12 +74,15 @@ class Work:
         name: for messages, profiles and the detector of races, as in ``denoiser``.
         reads, writes: every buffer that it touches.
         run: does it. Gets the stream it was submitted to; enqueues on ``stream.handle`` (cuda), or computes (host).
+        capturable: whether a capture may record it; what synchronises or allocates inside (ONNX Runtime on a GPU) may
+            not be, and submitting it to a stream that captures is an error.
     """
 
     name: str
     reads: tuple[Buffer, ...]
     writes: tuple[Buffer, ...]
     run: Callable[[Stream], None]
+    capturable: bool = True
 
 
 class Event(Protocol):
@@ -78,7 +95,7 @@ class Event(Protocol):
         ...
 
     def synchronize(self) -> None:
-        """The host waits until :meth:`done`; raises what failed before it in the stream."""
+        """The host waits until :meth:`done`. Raises DeviceError if the device itself is lost."""
         ...
 
 
@@ -122,8 +139,8 @@ class Stream(Protocol):
     def capture(self, name: str) -> AbstractContextManager[Callable[[], Graph]]:
         """Records what is submitted inside ``with`` instead of doing it; the function gives the graph afterwards.
 
-        Copies between host and device, and ``synchronize``, inside a capture are errors (DeviceError). A capture that
-        fails leaves the stream usable.
+        Copies between host and device, events and ``synchronize`` inside a capture are errors (DeviceError), and so is
+        a capture of nothing. A capture that fails leaves the stream usable.
         """
         ...
 
@@ -137,6 +154,8 @@ class Device(Protocol):
 
     #: ``host``, ``cuda`` or ``simulated``
     kind: str
+    #: whether the host sees the memory of the device: then a piece of work may use ``array()`` of its buffers
+    unified: bool
     #: what decides the bits of a result on it: name, capability, driver
     identity: dict[str, str]
 

@@ -10,8 +10,8 @@ import onnx
 from msdm_engine.bundle import Bundle
 from msdm_engine.contract import FLOAT32
 from msdm_engine.doctor.probe import Probe
-from msdm_engine.plan_spec import PLAN_BACKENDS, PlanSpec
-from msdm_engine.plans import build_command
+from msdm_engine.plan_spec import PLAN_BACKENDS
+from msdm_engine.plans import build_command, is_stale
 from msdm_export.inspect.commands import polygraphy_command, trtexec_command
 from msdm_export.plans.cost import Cost, cost_of
 from msdm_export.plans.profiles import Profile, input_shapes
@@ -73,14 +73,6 @@ def layer_lines(bundle: Bundle, profile: Profile) -> Iterator[str]:
             shown = ", ".join(f"{work} {count} {kind}" for (work, kind), count in sorted(found.items()))
             kept = f"; kept in float32 by rule: {len(source.kept)}" if source.kept else ""
             yield f"  {graph:14s} {precision:8s} {shown}{kept}"
-
-
-def is_stale(bundle: Bundle, plan: PlanSpec) -> bool:
-    """Whether the bundle no longer holds the graph that was compiled."""
-    spec = bundle.manifest.graphs[plan.graph]
-    compiled = spec if plan.precision == FLOAT32 else spec.variants.get(plan.precision)
-    found = compiled and (bundle.manifest.files[spec.file].sha256, bundle.manifest.files[compiled.file].sha256)
-    return found != (plan.graph_sha256, plan.compiled_sha256)
 
 
 def plan_lines(bundle: Bundle, *, commands: bool) -> Iterator[str]:

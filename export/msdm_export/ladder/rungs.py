@@ -10,7 +10,7 @@ import onnx
 
 from msdm_engine.bundle import Bundle
 from msdm_engine.contract import CRITIC, FLOAT32
-from msdm_export.conditions import Arrays, Run
+from msdm_export.conditions import Arrays, Run, Size
 from msdm_export.ladder.errors import Tolerance
 from msdm_export.ladder.rounded import depths, rounded
 from msdm_export.onnx_export import round_to_half
@@ -38,6 +38,7 @@ class Rung:
         what: what executes where, in words.
         run: None where it cannot be run here; then ``not_run`` says why.
         models: graphs whose tensors have the names of the float32 graphs, to search for the first diverging layer.
+        sizes: the only shapes that it runs; None: any.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Rung:
     tolerance: Tolerance | None = None
     models: Models = field(default_factory=dict)
     not_run: str = ""
+    sizes: tuple[Size, ...] | None = None
 
 
 def reference_of(bundle: Bundle, checkpoint: Path | None) -> tuple[Run, str]:
@@ -81,7 +83,7 @@ def _pytorch_of(bundle: Bundle, checkpoint: Path | None) -> tuple[Run, str]:
 
 
 def rungs_of(bundle: Bundle) -> list[Rung]:
-    """All rungs above PyTorch, in order; those that cannot be run are there and say so."""
+    """All rungs above PyTorch but the plans, in order; those that cannot be run are there and say so."""
     sources = source_models(bundle)
     std = float(np.sqrt(np.mean(np.square(bundle.manifest.model["config"]["state_std"]))))
     rungs = [
@@ -95,15 +97,7 @@ def rungs_of(bundle: Bundle) -> list[Rung]:
     ]
     for half in FORMATS.values():
         rungs.extend(_half_rungs(bundle, half, std))
-    rungs.append(Rung("plan", "TensorRT plans", not_run=_why_no_plan()))
     return rungs
-
-
-def _why_no_plan() -> str:
-    # The node that NVIDIA's driver makes; a probe that loads the driver would be needless here.
-    if not Path("/dev/nvidiactl").exists():
-        return "not run: no GPU"
-    return "not run: this version compares no plans, although there is a GPU"
 
 
 def _half_rungs(bundle: Bundle, half: Format, std: float) -> list[Rung]:
@@ -125,6 +119,12 @@ def _half_rungs(bundle: Bundle, half: Format, std: float) -> list[Rung]:
     else:
         found.append(Rung(served, "typed graphs", not_run=f"not run: ONNX Runtime's CPU has no {half.name} arithmetic"))
     return found
+
+
+def tolerances_of(rungs: list[Rung]) -> dict[str, Tolerance]:
+    """What each precision of the bundle is held to."""
+    names = {"onnx float32": FLOAT32}
+    return {names.get(rung.name, rung.name): rung.tolerance for rung in rungs if rung.tolerance is not None}
 
 
 def _run_of(sessions: dict[str, object]) -> Run:

@@ -19,8 +19,9 @@ from msdm_engine.layouts import LayoutRequest, draw_layout
 from msdm_engine.png import png_bytes, write_atomically
 from msdm_export.conditions import Size
 from msdm_export.ladder.climb import climb
+from msdm_export.ladder.plan_rung import plan_rungs
 from msdm_export.ladder.report import as_json
-from msdm_export.ladder.rungs import reference_of, rungs_of
+from msdm_export.ladder.rungs import reference_of, rungs_of, tolerances_of
 from msdm_export.precision.variants import conditions_of, source_models
 
 #: Square and not, batches 1 and 2, one to three guidance branches, an empty text in the last.
@@ -52,8 +53,12 @@ def verify_bundle(
     sizes, table = sizes or SIZES, bundle.manifest.sampling.changed(steps=steps).table()
     reference, what = reference_of(bundle, checkpoint)
     conditions = conditions_of(bundle, pack)
-    rungs = rungs_of(bundle)
-    results = climb(reference, source_models(bundle), rungs, conditions.cases(sizes), table, report)
+    rungs, sources = rungs_of(bundle), source_models(bundle)
+    results = climb(reference, sources, rungs, conditions.cases(sizes), table, report)
+    with plan_rungs(bundle, tolerances_of(rungs)) as plans:
+        for rung in plans:
+            results |= climb(reference, sources, [rung], conditions.cases(rung.sizes or ()), table, report)
+        rungs += plans
     return {
         "bundle": {"name": bundle.manifest.name, "sha256": bundle.sha256},
         "reference": what,

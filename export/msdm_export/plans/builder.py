@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from msdm_engine.backends.tensorrt_module import log_of
 from msdm_engine.errors import BackendError, InputError, RequestError
 from msdm_engine.plan_spec import PLAN_BACKENDS, Range
 from msdm_export.plans.network_walk import Layer, walk
@@ -17,9 +18,6 @@ from msdm_export.plans.profiles import input_shapes
 from msdm_export.plans.source import Source, fixed_shapes
 from msdm_export.plans.targets import Target
 from msdm_export.plans.toolchain import Toolchain
-
-#: Lines of the builder's own log that an error shows.
-SHOWN_MESSAGES = 8
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,7 @@ def parse(tools: Toolchain, source: Source, data: bytes) -> tuple[Any, Any, Any]
         where = named[0] if named else "the model"
         raise BackendError(
             f"{PLAN_BACKENDS[tools.backend]} {tools.version} cannot parse {where} in the graph '{source.graph}'",
-            note="; ".join(error.desc() for error in errors) or log_of(tools),
+            note="; ".join(error.desc() for error in errors) or log_of(tools.messages),
             hint="export the graph with operators that TensorRT has, or run this graph with ONNX Runtime",
         )
     return builder, network, parser
@@ -166,11 +164,6 @@ def _explained(tools: Toolchain, what: str, options: BuildOptions) -> Iterator[N
             hint = "TensorRT for RTX strips weights on a machine with a GPU only: build there, or without --strip"
         raise BackendError(
             f"{PLAN_BACKENDS[tools.backend]} {tools.version} cannot build {what}",
-            note=log_of(tools),
+            note=log_of(tools.messages),
             hint=hint,
         ) from error
-
-
-def log_of(tools: Toolchain) -> str:
-    """The end of the builder's own log, warnings and errors."""
-    return "its log ends: " + " | ".join(tools.messages[-SHOWN_MESSAGES:]) if tools.messages else "its log is empty"

@@ -50,7 +50,6 @@ def build(
     from msdm_export.plans.job import build as build_all
     from msdm_export.plans.options import BuildOptions
     from msdm_export.plans.table import table
-    from msdm_export.plans.writer import bundle_to_build_in
 
     if bool(targets) == all_targets:
         raise RequestError(
@@ -59,9 +58,8 @@ def build(
             hint="`msdm-engine doctor` says which this machine has",
         )
     options = BuildOptions(level, workspace_mib, strip, dynamic, timing_cache)
-    folder = bundle_to_build_in(bundle, out)
-    request = BuildRequest(folder, backend, targets, profiles, precision, options, memory_mib)
+    request = BuildRequest(bundle, backend, targets, profiles, precision, options, memory_mib, out)
     rows = build_all(request, report=lambda line: click.echo(line, err=True))
     click.echo(table(rows))
     built = sum(not row.kept for row in rows)
-    click.echo(f"{folder}: {built} plan(s) built, {len(rows) - built} there already")
+    click.echo(f"{out or bundle}: {built} plan(s) built, {len(rows) - built} there already")

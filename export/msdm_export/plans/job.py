@@ -26,7 +26,7 @@ from msdm_export.plans.profiles import Profile, graph_stride, input_shapes, pars
 from msdm_export.plans.source import Source, fixed_shapes, source_of
 from msdm_export.plans.targets import Target, check_precision, parse_target, targets_of
 from msdm_export.plans.toolchain import Toolchain, open_toolchain
-from msdm_export.plans.writer import add_plan, is_built
+from msdm_export.plans.writer import add_plan, bundle_to_build_in, is_built
 
 
 @dataclass(frozen=True)
@@ -34,19 +34,21 @@ class BuildRequest:
     """What to build.
 
     Args:
-        folder: of the bundle, which plans are added to.
+        folder: of the bundle, which plans are added to; None: the reference bundle, with ``out``.
         targets: as in ``sm_89``; empty: all that the backend knows.
         profiles: as in ``128:1,8,32``, see :mod:`msdm_export.plans.profiles`.
         memory_mib: of the GPU; a profile whose estimate exceeds it is refused before anything is built.
+        out: build in a copy of the bundle at this folder, made when everything has been checked.
     """
 
-    folder: Path
+    folder: Path | None
     backend: str
     targets: tuple[str, ...]
     profiles: tuple[str, ...]
     precision: str = "fp16"
     options: BuildOptions = BuildOptions()  # noqa: RUF009 (frozen)
     memory_mib: int | None = None
+    out: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -80,13 +82,18 @@ def build(request: BuildRequest, report: Callable[[str], None] = lambda _: None)
     check_options(tools, request.options)
     if not tools.rtx:
         _check_targets_are_here(targets)
-    with claimed(request.folder):
-        bundle = Bundle.open(request.folder)  # again: now nobody else changes it
-        sources = [source_of(bundle, graph, request.precision) for graph in bundle.manifest.graphs]
-        if request.memory_mib is not None:
-            for profile in profiles:
-                check_memory(profile, sources, bundle.manifest.stride, request.memory_mib)
-        return _rows(request, bundle, tools, sources, targets, profiles, report)
+    sources = _sources(bundle, request.precision)
+    if request.memory_mib is not None:
+        for profile in profiles:
+            check_memory(profile, sources, bundle.manifest.stride, request.memory_mib)
+    folder = bundle_to_build_in(request.folder, request.out)
+    with claimed(folder):
+        bundle = Bundle.open(folder)  # again: now nobody else changes it
+        return _rows(request, bundle, tools, _sources(bundle, request.precision), targets, profiles, report)
+
+
+def _sources(bundle: Bundle, precision: str) -> list[Source]:
+    return [source_of(bundle, graph, precision) for graph in bundle.manifest.graphs]
 
 
 def _rows(
@@ -114,7 +121,7 @@ def _rows(
         measured: dict[str, Any] = {"timing_cache_sha256": timing_cache_sha256(request.options)}
         built = build_plan(tools, source, target, dimensions, request.options)
         measured |= {"seconds": round(built.seconds, 3), "layers": counts(built.layers)}
-        entry = add_plan(request.folder, name, replace(spec, build=measured), built.data)
+        entry = add_plan(bundle.folder, name, replace(spec, build=measured), built.data)
         report(f"[{number}/{len(wanted)}] {name}: {entry.size / 2**20:.1f} MiB in {built.seconds:.1f} s")
         rows.append(Row(name, entry, kept=False))
     return rows

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from msdm_engine.contract import CONDITIONER, TEXT_ENCODER
 from msdm_engine.errors import BundleError, RequestError
+from msdm_engine.graph_shapes import shapes_of, split_dimension
 from msdm_engine.guidance import WITHOUT
 from msdm_engine.manifest import MAX_BATCH, GraphSpec, Variant
 from msdm_engine.pairs import MAX_SIDE_PX, MIN_SIDE_PX
@@ -88,24 +89,9 @@ def graph_stride(graph: str, spec: GraphSpec | Variant, stride: int) -> int:
     return max((factor for factor, name in split if name == "rows"), default=stride)
 
 
-def split_dimension(dimension: str, graph: str) -> tuple[int, str]:
-    """``16*rows`` -> (16, "rows"); ``rows`` -> (1, "rows")."""
-    factor, _, name = dimension.rpartition("*")
-    if not (factor or "1").isdecimal() or len(factor) > 6:
-        raise BundleError(f"graph '{graph}' has the dimension '{dimension}'", note="a name, with a factor as in 4*rows")
-    return int(factor or "1"), name
-
-
 def input_shapes(graph: str, spec: GraphSpec | Variant, dimensions: dict[str, int]) -> dict[str, tuple[int, ...]]:
     """Shape of each input of a graph where its dynamic dimensions have these values."""
-
-    def value(dimension: int | str) -> int:
-        if isinstance(dimension, int):
-            return dimension
-        factor, name = split_dimension(dimension, graph)
-        return factor * dimensions[name]
-
-    return {tensor.name: tuple(value(dimension) for dimension in tensor.shape) for tensor in spec.inputs}
+    return shapes_of(graph, spec.inputs, dimensions)
 
 
 def parse_profiles(words: Iterable[str], stride: int, *, dynamic: bool = False) -> list[Profile]:

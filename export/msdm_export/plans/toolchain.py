@@ -11,17 +11,9 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any
 
+from msdm_engine.backends.tensorrt_module import HOW, MODULES, logger_of
 from msdm_engine.errors import BackendError, RequestError, nearest
 from msdm_engine.plan_spec import PLAN_BACKENDS
-
-#: Which module is imported, which extra of msdm brings it, and where pip finds it.
-MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
-HOW = {
-    "tensorrt": "pip install 'msdm[tensorrt]' with NVIDIA's package index added (--extra-index-url): it lies there",
-    "tensorrt-rtx": "pip install 'msdm[rtx]' (from the Python package index; needs no GPU)",
-}
-#: Messages of the builder that are kept for the report of a failure.
-KEPT_MESSAGES = 30
 
 
 @dataclass(frozen=True)
@@ -71,28 +63,4 @@ def open_toolchain(backend: str) -> Toolchain:
             hint=f"start a new process with POLYGRAPHY_USE_TENSORRT_RTX={int(rtx)}",
         )
     messages: list[str] = []
-    return Toolchain(backend, trt, _logger(trt, messages), messages)
-
-
-_LOGGERS: dict[str, Any] = {}
-
-
-def _logger(trt: Any, messages: list[str]) -> Any:
-    """TensorRT keeps the first logger of a process for good, so there is one, and it writes where it is told."""
-    name = trt.__name__
-    if name not in _LOGGERS:
-
-        class Logger(trt.ILogger):
-            """Keeps what is worth reading, and prints nothing."""
-
-            sink: list[str] = messages
-
-            def log(self, severity: Any, message: str) -> None:
-                if severity in (trt.ILogger.VERBOSE, trt.ILogger.INFO):
-                    return
-                self.sink.append(f"[{str(severity).rpartition('.')[2]}] {message}")
-                del self.sink[:-KEPT_MESSAGES]
-
-        _LOGGERS[name] = Logger()
-    _LOGGERS[name].sink = messages
-    return _LOGGERS[name]
+    return Toolchain(backend, trt, logger_of(trt, messages), messages)

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from msdm_engine.bundle import Bundle, reference_bundle
-from msdm_engine.errors import BundleError, OutputError, RequestError
-from msdm_engine.manifest import MANIFEST
+from msdm_engine.bundle import Bundle
+from msdm_engine.errors import BundleError, OutputError
+from msdm_engine.manifest import MANIFEST, Manifest
 from msdm_engine.plan_spec import PLAN_FOLDER, PlanSpec
 from msdm_engine.png import write_atomically
-from msdm_export.bundle_folder import entry_of, write_new
+from msdm_export.bundle_folder import check_may_change, entry_of, write_new
 
 
 def bundle_to_build_in(bundle: Path | None, out: Path | None) -> Path:
@@ -27,12 +27,7 @@ def bundle_to_build_in(bundle: Path | None, out: Path | None) -> Path:
     """
     source = Bundle.open(bundle)
     if out is None:
-        if source.folder.resolve() == reference_bundle().resolve():
-            raise RequestError(
-                "plans for the bundle that ships with msdm",
-                note="plans belong to the machines that run them; the installed package stays as it was installed",
-                hint="build in a copy: add --out FOLDER",
-            )
+        check_may_change(source.folder, "plans")
         return source.folder
     if (out / MANIFEST).is_file():
         if replace(Bundle.open(out).manifest, plans={}) != replace(source.manifest, plans={}):
@@ -60,7 +55,7 @@ def add_plan(folder: Path, name: str, spec: PlanSpec, data: bytes) -> PlanSpec:
     with _reported(folder, len(data)):
         (folder / PLAN_FOLDER).mkdir(exist_ok=True)
         write_atomically(folder / spec.file, data)
-        manifest = Bundle.open(folder).manifest
+        manifest = Manifest.from_json((folder / MANIFEST).read_text())  # not the whole bundle: it was verified before
         updated = replace(manifest, plans={**manifest.plans, name: entry})
         write_atomically(folder / MANIFEST, updated.to_json().encode())
     return entry

@@ -16,7 +16,7 @@ from msdm_engine.conditions.metadata import TextTokenizer
 from msdm_engine.contract import CRITIC
 from msdm_engine.errors import BundleError
 from msdm_engine.manifest import GraphSpec, Manifest, Variant
-from msdm_export.bundle_folder import add_to_bundle, entry_of, hashed_name, with_plans, write_new
+from msdm_export.bundle_folder import add_to_bundle, check_may_change, entry_of, hashed_name, with_plans, write_new
 from msdm_export.conditions import Conditions, Size
 from msdm_export.onnx_export import tensor_specs
 from msdm_export.precision.formats import Format, format_named
@@ -88,12 +88,14 @@ def add_precision(
         pack: data whose ``val`` masks the ranges are measured on; None: drawn layouts.
 
     Raises:
-        RequestError: an unknown precision.
+        RequestError: an unknown precision, or the bundle that ships with msdm without ``out``.
         BundleError: no bundle, or one without float32 graphs.
         OutputError: it cannot be written.
     """
     half = format_named(to)
     bundle = Bundle.open(folder)
+    if out is None:
+        check_may_change(bundle.folder, "graphs in another precision")
     models = source_models(bundle)
     conditions = conditions_of(bundle, pack)
     report(f"measuring ranges on {conditions.source}")

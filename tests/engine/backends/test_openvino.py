@@ -12,6 +12,7 @@ from msdm_engine import Bundle
 from msdm_engine.backends import open_backend
 from msdm_engine.backends.openvino import OpenVinoBackend, OpenVinoOptions, parse_options
 from msdm_engine.contract import CRITIC_INPUTS, TEXT_ENCODER
+from msdm_engine.devices.host import HostDevice
 from msdm_engine.errors import BackendError, RequestError
 
 SIDE = 32
@@ -108,3 +109,18 @@ def test_a_graph_that_is_not_open_is_refused(openvino: OpenVinoBackend) -> None:
 def test_wrong_inputs_are_refused(openvino: OpenVinoBackend) -> None:
     with pytest.raises(BackendError, match=r"OpenVINO .* the graph 'critic'"):
         openvino.run("critic", {"picture": np.zeros((1, 3, SIDE, SIDE), np.float32)})
+
+
+def test_a_graph_on_buffers_computes_what_a_run_does(openvino: OpenVinoBackend) -> None:
+    given = picture()["image"]
+    expected = openvino.run("critic", {"image": given})["critic_maps"]
+    with HostDevice() as device:
+        image = device.buffer("image", given.shape, given.dtype)
+        maps = device.buffer("maps", given.shape, given.dtype)
+        work = openvino.bind("critic", device, {"image": image, "critic_maps": maps})
+        image.array()[...] = given
+        stream = device.stream("compute")
+        stream.submit(work)
+        stream.synchronize()
+        assert np.array_equal(maps.array(), expected)
+    assert (work.reads, work.writes) == ((image,), (maps,))

@@ -127,6 +127,13 @@ def test_a_plugin_that_is_absent_or_finds_no_gpu(
         opened("onnxruntime:nv-tensorrt-rtx", bundle_folder, FakeRuntime((CPU,)), monkeypatch)
 
 
+def test_a_plugin_of_another_name_is_refused(bundle_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plugin = SimpleNamespace(get_ep_name=lambda: "Other", get_library_path=lambda: "there")
+    monkeypatch.setitem(sys.modules, providers.PLUGINS[RTX], plugin)
+    with pytest.raises(BackendError, match="registers 'Other'"):
+        opened("onnxruntime:nv-tensorrt-rtx", bundle_folder, FakeRuntime((CPU,)), monkeypatch)
+
+
 def test_a_plugin_runs_on_its_own_devices(bundle_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plugin = SimpleNamespace(get_ep_name=lambda: RTX, get_library_path=lambda: "there")
     monkeypatch.setitem(sys.modules, providers.PLUGINS[RTX], plugin)

@@ -50,7 +50,7 @@ def test_every_rung_passes_or_says_why_it_was_not_run(document: dict[str, Any]) 
         "bf16",
     }, list(failures(document))
     assert status["bf16 on CPU"] == "not run: ONNX Runtime's CPU has no bf16 arithmetic"
-    assert status["plan"] == "not run: no GPU"
+    assert status["plan"].startswith("not run: ")
     assert document["conditions"] == "masks of drawn (val)"
     json.dumps(document, allow_nan=False)
 

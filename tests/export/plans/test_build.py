@@ -90,6 +90,22 @@ def test_the_command_builds_in_a_copy_and_prints_a_table(micro: Path, tmp_path: 
     assert len(Bundle.open(out).manifest.plans) == 3
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--target", "sm_1"],
+        ["--precision", "bf16"],
+        ["--profile", "60:1"],
+        ["--memory-mib", "1", "--profile", "256:64"],
+    ],
+)
+def test_nothing_is_copied_before_everything_is_checked(micro: Path, tmp_path: Path, wrong: list[str]) -> None:
+    out = tmp_path / "copy"
+    arguments = ["build", str(micro), "--target", "sm_86", "--profile", "64:1", "--out", str(out), *wrong]
+    assert CliRunner().invoke(main, arguments).exit_code in (RequestError.exit_code, BundleError.exit_code)
+    assert not out.exists()
+
+
 def test_the_bundle_that_ships_is_not_built_into() -> None:
     result = CliRunner().invoke(main, ["build", "--target", "sm_89", "--profile", "64:1"])
     assert result.exit_code == RequestError.exit_code

@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from msdm_engine import Bundle, Engine, PairRequest
+from msdm_engine.bundle import reference_bundle
 from msdm_engine.contract import CONDITIONER, DENOISER
 from msdm_engine.errors import BackendError, BundleError, OutputError, RequestError
 from msdm_engine.manifest import MANIFEST, Manifest
@@ -41,6 +42,13 @@ def test_handed_on_tensors_are_half_and_the_engine_s_own_float32(typed_bundle: P
     assert {tensor.dtype for tensor in denoiser.outputs} == {"float32"}
     # NumPy has no bfloat16, so between graphs there is none.
     assert {tensor.dtype for tensor in manifest.graphs[CONDITIONER].variants["bf16"].outputs} == {"float32"}
+
+
+def test_the_bundle_that_ships_is_not_written_into() -> None:
+    result = CliRunner().invoke(main, ["precision", str(reference_bundle()), "--to", "fp16"])
+    assert result.exit_code == RequestError.exit_code
+    assert "graphs in another precision for the bundle that ships with msdm" in result.output
+    assert "--out FOLDER" in result.output
 
 
 def test_each_exception_has_its_reason(typed_bundle: Path) -> None:
