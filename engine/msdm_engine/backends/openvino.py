@@ -71,7 +71,7 @@ class OpenVinoBackend:
 
     Args:
         threads: CPU threads of one graph; 0: one for each core.
-        lanes: how many graphs run at the same time, each on ``threads`` threads of its own.
+        parallel: how many graphs run at the same time, each on ``threads`` threads of its own.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class OpenVinoBackend:
         bundle: Bundle,
         *,
         threads: int = 0,
-        lanes: int = 1,
+        parallel: int = 1,
         precision: str = FLOAT32,
         options: OpenVinoOptions | None = None,
     ) -> None:
@@ -102,7 +102,7 @@ class OpenVinoBackend:
         self.device_kind = "host" if options.device == "CPU" else "none"
         self._properties: dict[str, Any] = {OPTIONS[key]: value for key, value in options.options.items()}
         if options.device == "CPU":
-            self._properties |= {"INFERENCE_NUM_THREADS": threads * lanes, "NUM_STREAMS": lanes}
+            self._properties |= {"INFERENCE_NUM_THREADS": threads * parallel, "NUM_STREAMS": parallel}
         self.identity = {
             "backend": "openvino",
             "version": openvino.__version__,
@@ -159,7 +159,7 @@ class OpenVinoBackend:
             return self._compiled[key]
 
     def run(self, graph: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Runs one graph; may be called from ``lanes`` threads at once. Raises BackendError with OpenVINO's reason."""
+        """Runs one graph; several threads may call at once. Raises BackendError with OpenVINO's reason."""
         key = graph, _shapes(inputs)
         compiled = self.compiled(*key)
         with self._lock:

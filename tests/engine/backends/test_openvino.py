@@ -61,7 +61,7 @@ def test_each_shape_is_compiled_once(openvino: OpenVinoBackend) -> None:
 
 def test_two_threads_at_once_get_their_own_results(reference: Bundle) -> None:
     pytest.importorskip("openvino", reason="needs the extra openvino")
-    backend = OpenVinoBackend(reference, threads=1, lanes=2)
+    backend = OpenVinoBackend(reference, threads=1, parallel=2)
     alone = [backend.run(TEXT_ENCODER, text(seed))["token_states"] for seed in (1, 2)]
     found: dict[int, list[np.ndarray]] = {1: [], 2: []}
 
