@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -232,6 +233,7 @@ def test_a_crash_at_every_operation(
         def crashing(folder: Path = folder, at: int = at) -> None:
             Faults(at, crash).patch(pytest.MonkeyPatch())
             sys.stderr = open(os.devnull, "w")  # noqa: SIM115 (the child ends)
+            cv2.setNumThreads(0)  # OpenCV's threads did not come along with the fork, and it would wait for them
             make(folder)
 
         assert forked(crashing) == 9
