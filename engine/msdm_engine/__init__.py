@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from msdm_engine.errors import MsdmError
     from msdm_engine.guidance import Guidance
     from msdm_engine.output.job import generate
-    from msdm_engine.output.records import verify_set
+    from msdm_engine.output.verify import verify_set
     from msdm_engine.pairs import Pair, PairRequest
     from msdm_engine.request import ColourChoice, GroupRequest, Invent, Layout, Masks, SetRequest
     from msdm_engine.request_file import load_request
@@ -43,7 +43,7 @@ _WHERE = {
     "colour_from_image": "conditions.colour",
     "generate": "output.job",
     "load_request": "request_file",
-    "verify_set": "output.records",
+    "verify_set": "output.verify",
 }
 __all__ = [
     "Acceptance",

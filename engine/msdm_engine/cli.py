@@ -15,6 +15,7 @@ from msdm_engine.doctor.cli import doctor
 from msdm_engine.gallery.cli import gallery
 from msdm_engine.layouts.cli import edit, layout
 from msdm_engine.log import Log
+from msdm_engine.output.cli import merge, output_options
 
 PATH = click.Path(path_type=Path)
 
@@ -62,6 +63,8 @@ def main() -> None:
 @click.option("--threads", type=int, default=0, help="CPU threads; 0: one for each core")
 @click.option("--precision", default=FLOAT32, show_default=True, help="of the graphs: float32, or one that was added")
 @click.option("--batch", type=int, help="pairs at once [default: the bundle's]")
+@output_options("folder")
+@click.option("--shard", metavar="I/N", help="make part I of N (0/N to (N-1)/N); `msdm-engine merge` joins them")
 @click.option("--resume", is_flag=True, help="complete the interrupted set in --out")
 @click.option("--validate", is_flag=True, help="only check, and say what would be made and what it costs")
 @click.option("--quiet", is_flag=True, help="no progress bar, no summary")
@@ -76,6 +79,10 @@ def sample(
     precision: str,
     batch: int | None,
     critic: bool,
+    format_name: str,
+    tar_pairs: int,
+    chunk_pairs: int,
+    shard: str | None,
     resume: bool,
     validate: bool,
     root: Path | None,
@@ -86,6 +93,8 @@ def sample(
 ) -> None:
     """Generate pairs into a folder: images/, masks/ (16-bit labels), manifest.jsonl, contact_sheet.png.
 
+    With --format, the pairs go into tar files or a Zarr store instead of the two folders.
+
     What to generate comes from a request file, or from exactly one of --masks, --layout, --invent.
     """
     context = click.get_current_context()
@@ -93,8 +102,11 @@ def sample(
     from msdm_engine.describe import describe
     from msdm_engine.flags import refuse_flags_beside_file, refuse_root_without_file, request_from_flags
     from msdm_engine.output.job import generate
+    from msdm_engine.output.shard import Shard
+    from msdm_engine.output.sink import OutputChoice
     from msdm_engine.request_file import load_request
 
+    output = OutputChoice(format_name, tar_pairs, chunk_pairs)
     if request_file is not None:
         refuse_flags_beside_file(context, options)
         request = load_request(request_file, root=root)
@@ -114,6 +126,8 @@ def sample(
         batch=batch,
         critic=critic,
         resume=resume,
+        output=output,
+        shard=Shard.parse(shard) if shard is not None else None,
         log=log,
     )
 
@@ -148,7 +162,7 @@ def show(bundle: Path | None) -> None:
 def verify(folder: Path) -> None:
     """Check every file of a generated set against its manifest."""
     from msdm_engine.errors import OutputError
-    from msdm_engine.output.records import verify_set
+    from msdm_engine.output.verify import verify_set
 
     found = verify_set(folder)
     for problem in found.problems[:20]:
@@ -170,6 +184,7 @@ def schema() -> None:
 
 
 main.add_command(demo)
+main.add_command(merge)
 main.add_command(gallery)
 main.add_command(convert)
 main.add_command(layout)

@@ -46,6 +46,12 @@ class StageTimes:
         told = self.busy_s + self.starved_s + self.blocked_s
         return self.busy_s / told if told else 0.0
 
+    def __str__(self) -> str:
+        return (
+            f"busy {self.busy_s:.2f} s ({self.utilisation:.0%}), starved {self.starved_s:.2f} s, "
+            f"blocked {self.blocked_s:.2f} s, {self.runs} run(s)"
+        )
+
     def as_dict(self) -> dict[str, float]:
         """For JSON: seconds to the microsecond, utilisation to three digits."""
         rounded = {name: round(value, 6) for name, value in asdict(self).items()}
@@ -134,8 +140,4 @@ class StageClocks:
 
     def text(self) -> str:
         """For people, a line a stage; empty if there is none."""
-        return "\n".join(
-            f"stage {name}: busy {times.busy_s:.2f} s ({times.utilisation:.0%}), starved {times.starved_s:.2f} s, "
-            f"blocked {times.blocked_s:.2f} s, {times.runs} run(s)"
-            for name, times in self.times().items()
-        )
+        return "\n".join(f"stage {name}: {times}" for name, times in self.times().items())

@@ -254,7 +254,7 @@ def test_the_masks_hash_follows_names_and_labels_of_the_masks_used(
     assert first != of_two and sha256(9) == first
     labels = np.zeros((16, 48), np.uint16)
     labels[3:11, 3:11] = 7
-    (mask_folder / "m2.png").write_bytes(png_bytes(labels, compression=9))  # the same labels in other bytes
+    (mask_folder / "m2.png").write_bytes(png_bytes(labels, {"Comment": "the same labels in other bytes"}))
     assert sha256() == first
     labels[3, 3] = 0
     (mask_folder / "m2.png").write_bytes(png_bytes(labels))

@@ -17,7 +17,8 @@ import pytest
 from msdm_engine.errors import OutputError
 from msdm_engine.output.contact_sheet import ContactSheet
 from msdm_engine.output.pair_set import PairSet
-from msdm_engine.output.records import read_records, verify_set, whole_pairs
+from msdm_engine.output.records import read_records
+from msdm_engine.output.verify import verify_set, whole_pairs
 from msdm_engine.pairs import Pair, PairRequest
 
 PAIRS = 3
