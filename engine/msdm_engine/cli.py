@@ -16,6 +16,7 @@ from msdm_engine.gallery.cli import gallery
 from msdm_engine.layouts.cli import edit, layout
 from msdm_engine.log import Log
 from msdm_engine.output.cli import merge, output_options
+from msdm_engine.scale.cli import ray_command
 
 PATH = click.Path(path_type=Path)
 
@@ -185,6 +186,7 @@ def schema() -> None:
 
 main.add_command(demo)
 main.add_command(merge)
+main.add_command(ray_command)
 main.add_command(gallery)
 main.add_command(convert)
 main.add_command(layout)

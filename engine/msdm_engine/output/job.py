@@ -31,6 +31,7 @@ from msdm_engine.request import SetRequest
 from msdm_engine.stage_clock import StageClocks
 
 FOLDERS = OutputChoice()
+QUIET = Log(quiet=True)
 
 
 def generate(
@@ -64,7 +65,7 @@ def generate(
     Raises:
         MsdmError: see the classes of :mod:`msdm_engine.errors`.
     """
-    log = log or Log(quiet=True)
+    log = log or QUIET
     if out is None:
         raise RequestError("no output folder", hint="give --out FOLDER")
     check_critic_is_asked(request, critic)
@@ -104,11 +105,16 @@ def fill(
     header: dict[str, Any],
     *,
     resume: bool,
-    log: Log,
-    redrawn: Redrawn,
-    clocks: StageClocks,
+    log: Log = QUIET,
+    redrawn: Redrawn | None = None,
+    clocks: StageClocks | None = None,
 ) -> int:
-    """Samples the wanted pairs that are not there yet into a set; returns how many it wrote."""
+    """Samples the wanted pairs that are not there yet into a set; returns how many it wrote.
+
+    Args:
+        header: of :func:`set_header`, with ``output`` and, for a part of the set, ``shard``.
+    """
+    redrawn, clocks = redrawn or Redrawn(), clocks or StageClocks()
     sampling = clocks.stage("sample")
     with PairSet(out, header, resume=resume, clocks=clocks) as pairs:
         if pairs.done:
