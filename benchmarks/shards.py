@@ -66,7 +66,8 @@ def by_ray(folder: Path, bundle: Path) -> tuple[int, float]:
     """The set by two workers of a local Ray; how many were killed, and the seconds it took."""
     from msdm_engine.scale.ray_job import RayJob, run_ray
 
-    parts, killed = folder / "parts", []
+    parts = folder / "parts"
+    killed: list[int] = []
 
     def kill() -> None:
         end = time.monotonic() + PATIENCE_S

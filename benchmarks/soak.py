@@ -3,7 +3,8 @@
 10,000 pairs of the tiny bundle (64 px, 4 steps), sampled, encoded and written into one set. After every 500 pairs:
 seconds, resident memory, threads, open files. The set is verified before a number is printed.
 
-Flat means, without the first block (warm-up): threads and open files never change; and for the processor seconds of a
+Flat means, without the first block (warm-up): threads never change; open files change by no more than the encoding
+threads, each of which may be writing one at that moment; and for the processor seconds of a
 block and for the memory, the change over the whole run (slope of the least-squares line times the blocks) has a 95 %
 interval whose end nearest to zero is below the tolerance of 5 % of the median block, and of 8 MiB. Processor seconds
 and not wall seconds, which other programs of the machine move; both are recorded.
@@ -29,6 +30,7 @@ from msdm_engine.output.job import set_header
 from msdm_engine.output.pair_set import PairSet
 from msdm_engine.output.sink import OutputChoice
 from msdm_engine.output.verify import verify_set
+from msdm_engine.output.workers import default_workers
 from msdm_engine.request import GroupRequest, Layout, SetRequest
 from msdm_engine.stage_clock import StageClocks
 
@@ -93,9 +95,9 @@ def judge(blocks: list[dict[str, float]]) -> dict[str, Any]:
         found = change([block[name] for block in warm])
         nearest = 0.0 if found["low"] <= 0 <= found["high"] else min(abs(found["low"]), abs(found["high"]))
         judged[name] = {**found, "tolerance": tolerance, "flat": nearest <= tolerance}
-    for name in ("threads", "open_files"):
-        values = {block[name] for block in warm}
-        judged[name] = {"lowest": min(values), "highest": max(values), "flat": len(values) == 1}
+    for name, most in (("threads", 0), ("open_files", default_workers())):
+        low, high = (pick(block[name] for block in warm) for pick in (min, max))
+        judged[name] = {"lowest": low, "highest": high, "tolerance": most, "flat": high - low <= most}
     return judged
 
 

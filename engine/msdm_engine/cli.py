@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from msdm_engine.bench.cli import bench
 from msdm_engine.cli_errors import MsdmGroup
 from msdm_engine.contract import FLOAT32
 from msdm_engine.convert.cli import convert
@@ -185,6 +186,7 @@ def schema() -> None:
 
 
 main.add_command(demo)
+main.add_command(bench)
 main.add_command(merge)
 main.add_command(ray_command)
 main.add_command(gallery)

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Future
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -191,7 +192,8 @@ class PairSet:
         in_order = [records[index] for index in sorted(records)]
         write_atomically(self.folder / MANIFEST_FILE, b"".join(encode_record(record) for record in in_order))
         sheet = ContactSheet()
-        for _, stored in read_pairs(self._sink, in_order[: sheet.limit]):
+        # All records, so that a bucket is read whole; those behind the last pair of the sheet are not read.
+        for _, stored in islice(read_pairs(self._sink, in_order), sheet.limit):
             if isinstance(stored, tuple):
                 raise OutputError(f"{self.folder}: {stored[0]}", hint="complete the set with --resume")
             sheet.add(*self._sink.pixels(stored))
@@ -200,14 +202,17 @@ class PairSet:
 
 
 def _append(path: Path, line: bytes) -> None:
-    """Adds a line and flushes it to disk; after an error the file is as before."""
+    """Adds a line; after an error the file is as before.
+
+    It is not flushed to disk: the pairs it names are, so after a power failure a lost line costs no more than making
+    its pair again, and a flush a pair is what the sampler would wait for. The whole manifest is flushed at the end.
+    """
     try:
         with path.open("ab", buffering=0) as file:
             before = file.tell()
             try:
                 if file.write(line) != len(line):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                os.fsync(file.fileno())
             except BaseException:
                 with suppress(OSError):  # what failed first is what is reported; a resume drops half a line
                     os.ftruncate(file.fileno(), before)

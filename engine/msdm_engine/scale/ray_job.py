@@ -7,6 +7,7 @@ the bytes of one run on one machine; machines of several kinds are refused by th
 
 from __future__ import annotations
 
+import logging
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,6 +151,7 @@ def _make_all(ray: Any, job: RayJob, of: int, address: str | None, log: Log) -> 
         here = {"num_cpus": job.workers * job.threads, "include_dashboard": False} if address is None else {}
         ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **here)
     try:
+        logging.getLogger("ray.data").setLevel(logging.ERROR)  # its plans and progress; ours go through the log
         ray.data.DataContext.get_current().enable_progress_bars = False
         numbers = ray.data.from_items([{"shard": number} for number in range(of)], override_num_blocks=of)
         made = numbers.map_batches(

@@ -142,8 +142,8 @@ def number_of_operations(tmp_path: Path) -> int:
 
 def test_every_file_is_written_flushed_and_renamed(tmp_path: Path) -> None:
     # set.json, two files a pair, the manifest at the start and sorted at the end, and the sheet take three
-    # operations each; a line of the manifest takes two.
-    assert number_of_operations(tmp_path) == 3 * (1 + 2 * PAIRS + 2 + 1) + 2 * PAIRS
+    # operations each; a line of the manifest takes one.
+    assert number_of_operations(tmp_path) == 3 * (1 + 2 * PAIRS + 2 + 1) + PAIRS
 
 
 def check_whole_pairs_only(folder: Path) -> None:
@@ -184,7 +184,7 @@ def test_a_full_or_read_only_disk_at_every_operation(
 
 
 def test_a_disk_that_fills_while_resuming(tmp_path: Path, whole: dict[str, bytes]) -> None:
-    rewriting_the_manifest, the_rest = 3, 2 * 3 + 2 + 3 + 3  # two files, a line, the manifest in order, the sheet
+    rewriting_the_manifest, the_rest = 3, 2 * 3 + 1 + 3 + 3  # two files, a line, the manifest in order, the sheet
     for at in range(rewriting_the_manifest + the_rest):
         folder = tmp_path / str(at)
         make(folder)

@@ -14,6 +14,7 @@ import pytest
 from msdm_engine.convert.job import convert_set
 from msdm_engine.errors import InputError, OutputError, RequestError
 from msdm_engine.gallery import write_gallery
+from msdm_engine.output.contact_sheet import ContactSheet
 from msdm_engine.output.merge import merge_shards
 from msdm_engine.output.pair_set import PairSet
 from msdm_engine.output.png import png_text
@@ -78,6 +79,14 @@ def test_what_was_handed_in_is_read_back_in_any_order(choice: OutputChoice, tmp_
             assert (image.dtype.name, instances.dtype.name) == ("uint8", "uint16")
     make(tmp_path / "shuffled", choice, [3, 0, 4, 2, 1])
     assert tree(tmp_path / "shuffled") == tree(tmp_path / "set")
+
+
+def test_a_sheet_that_ends_within_a_bucket(
+    choice: OutputChoice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("msdm_engine.output.pair_set.ContactSheet", lambda: ContactSheet(limit=3, thumbnail_px=16))
+    make(tmp_path / "set", choice)
+    assert verify_set(tmp_path / "set").problems == ()
 
 
 @pytest.mark.parametrize("stop", range(PAIRS))
