@@ -12,12 +12,12 @@ dependency is worth its weight if it halves that cost.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -92,9 +92,9 @@ def encoders() -> Iterator[tuple[str, bool, Encoder]]:
         yield f"opencv 1 huffman{told}", True, partial(opencv, 1, huffman, filter_)
     for level in (1, 6):
         yield f"zlib {level} by hand, up", True, partial(by_hand, partial(zlib.compress, level=level))
-    if importlib.util.find_spec("imagecodecs"):
+    if find_spec("imagecodecs"):
         yield from _imagecodecs()
-    if importlib.util.find_spec("PIL"):
+    if find_spec("PIL"):
         for level in (1, 3, 6):
             yield f"pillow {level}", False, partial(pillow, level)
 
@@ -237,6 +237,7 @@ def main(repeats: int, cache: Path | None) -> None:
             }
             np.savez(cache, allow_pickle=False, **names)
     table = run(pictures, repeats)
+    others = [name for name, module in (("imagecodecs", "imagecodecs"), ("pillow", "PIL")) if find_spec(module)]
     document: dict[str, Any] = {
         "what": f"pictures of the reference bundle and their masks, {PICTURES} of each size; fastest of {repeats} "
         "interleaved repeats, ms and bytes a picture; cost_ms = ms + bytes / 100 MB/s over both kinds and all sizes",
@@ -244,7 +245,7 @@ def main(repeats: int, cache: Path | None) -> None:
         "choice": choice(table),
         "encoders": dict(sorted(table.items(), key=lambda item: item[1].get("cost_ms", 1e9))),
         "pools": pools(pictures[256][0][0]),
-        "environment": environment("numpy", "opencv-python-headless"),
+        "environment": environment("numpy", "opencv-python-headless", *others),
     }
     write_json(RESULT, document)
     for name, entry in document["encoders"].items():
