@@ -32,8 +32,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
 #: What the engine runs without, in production: an install of `msdm[cpu]` has none of them.
 ENGINE_FORBIDDEN = frozenset({"torch", "onnx", "transformers", "scipy", "skimage", "safetensors"})
 
-#: The runtime is named by the backends alone, so that the rest of the engine runs on any of them.
-RUNTIME, RUNTIME_ROOM = "onnxruntime", "backends"
+#: The runtimes are named by the backends alone, so that the rest of the engine runs on any of them.
+RUNTIMES, RUNTIME_ROOM = ("onnxruntime", "openvino"), "backends"
 
 #: Folders outside the packages, each of which may import all packages, and itself only where True.
 OTHER_ROOTS = {"tests": False, "benchmarks": True, "tools": False}
@@ -77,8 +77,8 @@ def reason_against(importer: str, within: Path, imported: str) -> str | None:
         return f"{importer} imports {imported}; it may import {legal}"
     if importer == "msdm_engine" and imported in ENGINE_FORBIDDEN:
         return f"msdm_engine imports {imported}; the engine runs without {', '.join(sorted(ENGINE_FORBIDDEN))}"
-    if importer == "msdm_engine" and imported == RUNTIME and within.parts[0] != RUNTIME_ROOM:
-        return f"{RUNTIME} is imported outside msdm_engine/{RUNTIME_ROOM}; go through a backend"
+    if importer == "msdm_engine" and imported in RUNTIMES and within.parts[0] != RUNTIME_ROOM:
+        return f"{imported} is imported outside msdm_engine/{RUNTIME_ROOM}; go through a backend"
     return None
 
 

@@ -12,7 +12,7 @@ from msdm_engine.contract import FLOAT32
 from msdm_engine.devices.contract import Buffer, Device, Work
 from msdm_engine.errors import RequestError, nearest
 
-BACKENDS = ("onnxruntime",)
+BACKENDS = ("onnxruntime", "openvino")
 
 
 class Backend(Protocol):
@@ -47,13 +47,18 @@ def open_backend(name: str, bundle: Bundle, *, threads: int = 0, precision: str 
     """Opens the backend that was asked for, or fails; nothing is substituted.
 
     Args:
-        name: one of :data:`BACKENDS`, with a provider behind a colon: see :mod:`msdm_engine.backends.providers`.
+        name: one of :data:`BACKENDS`, with a provider or device behind a colon: see
+            :mod:`msdm_engine.backends.providers` and :mod:`msdm_engine.backends.openvino`.
         threads: CPU threads of a graph; 0: one for each core.
         precision: of the graphs; the bundle has it, or it is an error.
     """
     runtime, colon, words = name.partition(":")
     if runtime not in BACKENDS or (colon and not words):
         raise RequestError(f"unknown backend '{name}'", note=nearest(name, BACKENDS))
+    if runtime == "openvino":
+        from msdm_engine.backends.openvino import OpenVinoBackend, parse_options
+
+        return OpenVinoBackend(bundle, threads=threads, precision=precision, options=parse_options(words))
     from msdm_engine.backends.onnxruntime import OnnxRuntimeBackend
     from msdm_engine.backends.providers import parse_provider
 
