@@ -109,6 +109,7 @@ def sample(
     from msdm_engine.request_file import load_request
 
     output = OutputChoice(format_name, tar_pairs, chunk_pairs)
+    part = Shard.parse(shard) if shard is not None else None
     if request_file is not None:
         refuse_flags_beside_file(context, options)
         request = load_request(request_file, root=root)
@@ -116,7 +117,7 @@ def sample(
         refuse_root_without_file(root)
         request = request_from_flags(options)
     if validate:
-        click.echo(describe(request, bundle, batch, critic=critic))
+        click.echo(describe(request, bundle, batch, critic=critic, output=output, shard=part))
         return
     generate(
         request,
@@ -129,7 +130,7 @@ def sample(
         critic=critic,
         resume=resume,
         output=output,
-        shard=Shard.parse(shard) if shard is not None else None,
+        shard=part,
         log=log,
     )
 

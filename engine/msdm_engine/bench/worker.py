@@ -44,7 +44,7 @@ def measure(setting: Setting, plan: Plan) -> dict[str, Any]:
         whole = _seconds(lambda: _sample(engine, groups[0], wanted[: setting.batch]), plan.repeats)
         inputs = denoiser_inputs(bundle, setting)
         engine.backend.run(DENOISER, inputs)
-        step = _seconds(lambda: engine.backend.run(DENOISER, inputs), max(plan.repeats, 3))
+        step = _seconds(lambda: engine.backend.run(DENOISER, inputs), max(plan.repeats, 5))
         told = {
             "pairs_per_second": setting.batch / float(np.median(whole)),
             "batch_s": _quartiles(whole),

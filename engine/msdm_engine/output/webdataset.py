@@ -94,5 +94,6 @@ class WebDatasetSink(PngPairs):
 
 def _members(data: bytes) -> dict[str, bytes]:
     with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
-        files = ((member.name, tar.extractfile(member)) for member in tar)
+        # A sparse member can claim any size; ours are none.
+        files = ((member.name, tar.extractfile(member)) for member in tar if member.isreg() and not member.issparse())
         return {name: file.read() for name, file in files if file is not None}

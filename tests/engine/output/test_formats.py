@@ -145,6 +145,19 @@ def test_damage_is_found_and_a_resume_mends_it(choice: OutputChoice, tmp_path: P
             assert tree(folder) == tree(tmp_path / "whole"), name
 
 
+def test_a_member_that_claims_a_size_is_not_read(tmp_path: Path) -> None:
+    """A sparse member of four gigabytes of zeros takes half a kilobyte of a tar."""
+    make(tmp_path / "set", CHOICES[WEBDATASET])
+    header = tarfile.TarInfo("000002.image.png")
+    header.type, header.size = tarfile.GNUTYPE_SPARSE, 0
+    block = bytearray(header.tobuf(tarfile.GNU_FORMAT))
+    block[483:495] = b"%011o\0" % 2**32  # the real size
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block[:512])
+    (tmp_path / "set/pairs-000001.tar").write_bytes(bytes(block) + bytes(1024))
+    assert verify_set(tmp_path / "set").problems == ("pairs-000001.tar is not as it was written",)
+
+
 def test_a_store_that_is_gone_or_another_is_told(tmp_path: Path) -> None:
     pytest.importorskip("zarr")
     make(tmp_path / "set", CHOICES[ZARR])

@@ -144,6 +144,8 @@ def test_the_commands(bundle_folder: Path, backends: Any, tmp_path: Path) -> Non
     for name, more in (("whole", []), ("a", ["--shard", "0/2"]), ("b", ["--shard", "1/2"])):
         done = CliRunner().invoke(main, [*sample, "--out", str(tmp_path / name), *more])
         assert done.exit_code == 0, done.output
+    done = CliRunner().invoke(main, [*sample, "--validate", "--shard", "1/2", "--batch", "1"])
+    assert "shard 1/2 of this set: pairs 2 to 3" in done.stdout
     merge = ["merge", str(tmp_path / "a"), str(tmp_path / "b"), "--out"]
     done = CliRunner().invoke(main, [*merge, str(tmp_path / "merged")])
     assert done.exit_code == 0 and "4 pairs of 2 shard(s)" in done.stdout
