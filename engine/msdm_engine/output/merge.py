@@ -79,14 +79,16 @@ def merge_shards(
     header = {key: value for key, value in parts[0].header.items() if key != "shard"}
     if output is not None:
         header["output"] = output.header(_sizes(parts))
+    as_it_is = header.get("output") == parts[0].header.get("output")
     with PairSet(out, header, resume=resume) as pairs:
         bar = tqdm(total=header["pairs"], initial=len(pairs.done), unit="pair", disable=not progress)
         for part in parts:
             sink = sink_of(part.folder, part.header)
             for stored in part.stored(sink):
-                if stored.index not in pairs.done:
-                    pairs.copy(stored, sink)
-                    bar.update()
+                if stored.index in pairs.done:
+                    continue
+                pairs.copy(stored) if as_it_is else pairs.encode(stored, sink)
+                bar.update()
         bar.close()
     return pairs.written
 

@@ -124,9 +124,13 @@ class PairSet:
         """Hands a pair in; waits while too many are being encoded."""
         self._hand_in(self._pool.submit(self._encode, pair))
 
-    def copy(self, stored: Stored, source: Sink) -> None:
-        """Hands in a pair of another set; it is encoded anew unless both sets have the same ``output``."""
-        self._hand_in(self._pool.submit(self._copied, stored, source))
+    def copy(self, stored: Stored) -> None:
+        """Hands in a pair of a set with the same ``output``, as it was stored there."""
+        self._hand_in(self._pool.submit(self._written, stored))
+
+    def encode(self, stored: Stored, source: Sink) -> None:
+        """Hands in a pair of a set with another ``output``."""
+        self._hand_in(self._pool.submit(self._encoded_anew, stored, source))
 
     def _hand_in(self, future: Future[Stored]) -> None:
         self._pending.append(future)
@@ -141,9 +145,7 @@ class PairSet:
     def _encode(self, pair: Pair) -> Stored:
         return self._written(self._sink.encode(record_of(pair), pair.image, pair.instances))
 
-    def _copied(self, stored: Stored, source: Sink) -> Stored:
-        if type(source) is type(self._sink) and source.names(stored.index) == self._sink.names(stored.index):
-            return self._written(stored)
+    def _encoded_anew(self, stored: Stored, source: Sink) -> Stored:
         return self._written(self._sink.encode(without_place(stored.record), *source.pixels(stored)))
 
     def _written(self, stored: Stored) -> Stored:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -19,7 +20,7 @@ from msdm_engine.output.merge import merge_shards
 from msdm_engine.output.pair_set import PairSet
 from msdm_engine.output.png import png_text
 from msdm_engine.output.records import read_header
-from msdm_engine.output.sink import FOLDER, FORMATS, WEBDATASET, ZARR, OutputChoice, sink_of
+from msdm_engine.output.sink import FOLDER, FORMATS, WEBDATASET, ZARR, OutputChoice, sha256, sink_of
 from msdm_engine.output.verify import verify_set
 from msdm_engine.pairs import Pair, PairRequest
 
@@ -218,6 +219,24 @@ def test_from_each_format_to_each_other_to_the_byte(choice: OutputChoice, tmp_pa
         make(tmp_path / f"made {number}", other)
         merge_shards([tmp_path / "from"], tmp_path / f"carried {number}", output=other)
         assert tree(tmp_path / f"carried {number}") == tree(tmp_path / f"made {number}")
+
+
+def test_other_settings_of_one_encoder_are_another_format(tmp_path: Path) -> None:
+    """A set whose files were encoded otherwise: the same pixels, and a merge writes them as its header will say."""
+    make(tmp_path / "set", CHOICES[FOLDER])
+    make(tmp_path / "old", CHOICES[FOLDER])
+    path, records = tmp_path / "old/images/000000.png", tmp_path / "old/manifest.jsonl"
+    before, image = path.read_bytes(), cv2.imread(str(path))
+    assert image is not None
+    path.write_bytes(cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 9])[1].tobytes())
+    records.write_text(records.read_text().replace(sha256(before), sha256(path.read_bytes())))
+    header = json.loads((tmp_path / "old/set.json").read_text())
+    header["output"]["png"]["level"] = 9
+    (tmp_path / "old/set.json").write_text(json.dumps(header, indent=1) + "\n")
+    merge_shards([tmp_path / "old"], tmp_path / "same")
+    assert tree(tmp_path / "same") == tree(tmp_path / "old")
+    merge_shards([tmp_path / "old"], tmp_path / "new", output=OutputChoice())
+    assert tree(tmp_path / "new") == tree(tmp_path / "set")
 
 
 def test_a_resume_in_another_format_is_refused(choice: OutputChoice, tmp_path: Path) -> None:
