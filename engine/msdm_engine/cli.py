@@ -28,7 +28,7 @@ def main() -> None:
     """Generate pixel-precise pathology image-mask pairs.
 
     Exit codes: 0 done, 2 illegal request, 3 bundle, 4 input data, 5 output, 6 backend, 7 numerics,
-    130 interrupted.
+    8 device, 9 device memory, 130 interrupted.
     """
 
 
