@@ -17,7 +17,7 @@ from msdm_engine.conditions.metadata import TextTokenizer
 from msdm_engine.guidance import Guidance
 from msdm_engine.manifest import Sampling
 from msdm_engine.noise import gaussian
-from msdm_engine.output import PairSet
+from msdm_engine.output.pair_set import PairSet
 from msdm_engine.request import GroupRequest, Layout, SetRequest
 
 HEADER = {"provenance": {"Comment": "benchmark"}}

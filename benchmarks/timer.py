@@ -44,13 +44,20 @@ class Timing:
         return f"{self.name}: {self.median_s * 1e3:.2f} ms (quartiles {low:.2f} to {high:.2f}, {self.repeats} repeats)"
 
 
-def measure(functions: Mapping[str, Callable[[], object]], *, warmups: int = 2, repeats: int = 9) -> dict[str, Timing]:
+def measure(
+    functions: Mapping[str, Callable[[], object]],
+    *,
+    warmups: int = 2,
+    repeats: int = 9,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, Timing]:
     """Time functions in turns, so that a slow spell of the machine falls on all of them alike.
 
     Args:
         functions: what to time, by name. Work on a device must be finished when a function returns.
         warmups: rounds that are run and not counted.
         repeats: rounds that are counted, at least 1.
+        clock: seconds; ``time.thread_time`` for work of one thread on a machine that others use too.
     """
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(warmups):
@@ -58,9 +65,9 @@ def measure(functions: Mapping[str, Callable[[], object]], *, warmups: int = 2, 
             function()
     for _ in range(repeats):
         for name, function in functions.items():
-            start = time.perf_counter()
+            start = clock()
             function()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(clock() - start)
     return {name: _timing(name, measured, warmups) for name, measured in seconds.items()}
 
 

@@ -12,10 +12,10 @@ import numpy as np
 
 from msdm_engine import Bundle, Engine, Pair
 from msdm_engine.compose import compose
-from msdm_engine.contact_sheet import ContactSheet, draw_outlines
 from msdm_engine.demo import demo_request
-from msdm_engine.job import generate, set_header
-from msdm_engine.png import png_bytes, write_atomically
+from msdm_engine.output.contact_sheet import ContactSheet, draw_outlines
+from msdm_engine.output.job import generate, set_header
+from msdm_engine.output.png import png_bytes, write_atomically
 from msdm_engine.request import GroupRequest, Layout, SetRequest
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "images"
@@ -60,7 +60,7 @@ def draw_sizes(engine: Engine) -> None:
     pairs, provenance = pairs_of(engine, SetRequest(tuple(groups), seed=11))
     images = [pair.image for pair in pairs]
     rows = [beside(images[i : i + len(SIZES_PX)], 1) for i in range(0, len(images), len(SIZES_PX))]
-    write_atomically(DOCS / "sizes.png", png_bytes(beside(rows, 0), provenance, compression=9))
+    write_atomically(DOCS / "sizes.png", png_bytes(beside(rows, 0), provenance))
 
 
 def draw_layouts(engine: Engine) -> None:
@@ -69,7 +69,7 @@ def draw_layouts(engine: Engine) -> None:
         group = GroupRequest(Layout(kind), count=2, height_px=256, width_px=256)
         pairs, provenance = pairs_of(engine, SetRequest((group,), seed=4))
         rows = [beside([label_picture(p.instances), p.image, draw_outlines(p.image, p.instances)], 1) for p in pairs]
-        write_atomically(DOCS / f"pair-{kind}.png", png_bytes(beside(rows, 1), provenance, compression=9))
+        write_atomically(DOCS / f"pair-{kind}.png", png_bytes(beside(rows, 1), provenance))
 
 
 def draw_invented(engine: Engine) -> None:
@@ -81,7 +81,7 @@ def draw_invented(engine: Engine) -> None:
     sheet = ContactSheet()
     for pair in pairs:
         sheet.add(pair.image, pair.instances)
-    write_atomically(DOCS / "invented.png", png_bytes(sheet.draw(), provenance, compression=9))
+    write_atomically(DOCS / "invented.png", png_bytes(sheet.draw(), provenance))
 
 
 def draw_demo() -> None:

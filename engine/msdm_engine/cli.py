@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from msdm_engine.bench.cli import bench
 from msdm_engine.cli_errors import MsdmGroup
 from msdm_engine.contract import FLOAT32
 from msdm_engine.convert.cli import convert
@@ -15,6 +16,8 @@ from msdm_engine.doctor.cli import doctor
 from msdm_engine.gallery.cli import gallery
 from msdm_engine.layouts.cli import edit, layout
 from msdm_engine.log import Log
+from msdm_engine.output.cli import merge, output_options
+from msdm_engine.scale.cli import ray_command
 
 PATH = click.Path(path_type=Path)
 
@@ -59,9 +62,14 @@ def main() -> None:
     "--backend", default="onnxruntime", show_default=True,
     help="onnxruntime, or with a provider and its options: onnxruntime:cuda,device_id=1 (tensorrt, openvino, ...)",
 )  # fmt: skip
-@click.option("--threads", type=int, default=0, help="CPU threads; 0: one for each core")
+@click.option("--threads", type=int, default=0, help="CPU threads of a batch; 0: one. They decide the last bits")
+@click.option(
+    "--parallel", type=int, default=0, help="batches side by side on the CPU; 0: what the cores have room for"
+)
 @click.option("--precision", default=FLOAT32, show_default=True, help="of the graphs: float32, or one that was added")
 @click.option("--batch", type=int, help="pairs at once [default: the bundle's]")
+@output_options("folder")
+@click.option("--shard", metavar="I/N", help="make part I of N (0/N to (N-1)/N); `msdm-engine merge` joins them")
 @click.option("--resume", is_flag=True, help="complete the interrupted set in --out")
 @click.option("--validate", is_flag=True, help="only check, and say what would be made and what it costs")
 @click.option("--quiet", is_flag=True, help="no progress bar, no summary")
@@ -73,9 +81,14 @@ def sample(
     bundle: Path | None,
     backend: str,
     threads: int,
+    parallel: int,
     precision: str,
     batch: int | None,
     critic: bool,
+    format_name: str,
+    tar_pairs: int,
+    chunk_pairs: int,
+    shard: str | None,
     resume: bool,
     validate: bool,
     root: Path | None,
@@ -86,15 +99,21 @@ def sample(
 ) -> None:
     """Generate pairs into a folder: images/, masks/ (16-bit labels), manifest.jsonl, contact_sheet.png.
 
+    With --format, the pairs go into tar files or a Zarr store instead of the two folders.
+
     What to generate comes from a request file, or from exactly one of --masks, --layout, --invent.
     """
     context = click.get_current_context()
     context.find_root().obj = log = Log(quiet=quiet, verbose=verbose, as_json=log_json)
     from msdm_engine.describe import describe
     from msdm_engine.flags import refuse_flags_beside_file, refuse_root_without_file, request_from_flags
-    from msdm_engine.job import generate
+    from msdm_engine.output.job import generate
+    from msdm_engine.output.shard import Shard
+    from msdm_engine.output.sink import OutputChoice
     from msdm_engine.request_file import load_request
 
+    output = OutputChoice(format_name, tar_pairs, chunk_pairs)
+    part = Shard.parse(shard) if shard is not None else None
     if request_file is not None:
         refuse_flags_beside_file(context, options)
         request = load_request(request_file, root=root)
@@ -102,7 +121,7 @@ def sample(
         refuse_root_without_file(root)
         request = request_from_flags(options)
     if validate:
-        click.echo(describe(request, bundle, batch, critic=critic))
+        click.echo(describe(request, bundle, batch, critic=critic, output=output, shard=part))
         return
     generate(
         request,
@@ -110,10 +129,13 @@ def sample(
         bundle=bundle,
         backend=backend,
         threads=threads,
+        parallel=parallel,
         precision=precision,
         batch=batch,
         critic=critic,
         resume=resume,
+        output=output,
+        shard=part,
         log=log,
     )
 
@@ -148,7 +170,7 @@ def show(bundle: Path | None) -> None:
 def verify(folder: Path) -> None:
     """Check every file of a generated set against its manifest."""
     from msdm_engine.errors import OutputError
-    from msdm_engine.records import verify_set
+    from msdm_engine.output.verify import verify_set
 
     found = verify_set(folder)
     for problem in found.problems[:20]:
@@ -170,6 +192,9 @@ def schema() -> None:
 
 
 main.add_command(demo)
+main.add_command(bench)
+main.add_command(merge)
+main.add_command(ray_command)
 main.add_command(gallery)
 main.add_command(convert)
 main.add_command(layout)

@@ -10,7 +10,9 @@ from msdm_engine.compose import ComposedGroup, Size, compose
 from msdm_engine.conditions.metadata import TextTokenizer
 from msdm_engine.contract import DENOISER
 from msdm_engine.errors import BundleError
-from msdm_engine.job import check_texts
+from msdm_engine.output.job import FOLDERS, check_texts
+from msdm_engine.output.shard import Shard
+from msdm_engine.output.sink import OutputChoice
 from msdm_engine.pipeline.padding import Padding
 from msdm_engine.redraw import check_critic_is_asked
 from msdm_engine.request import SetRequest
@@ -20,8 +22,16 @@ MAX_ELEMENTS = 2**50
 MAX_TOLD = 80
 
 
-def describe(request: SetRequest, bundle: Path | None, batch: int | None, *, critic: bool = True) -> str:
-    """Checks a request as :func:`msdm_engine.job.generate` does, and says what it would make; writes nothing.
+def describe(
+    request: SetRequest,
+    bundle: Path | None,
+    batch: int | None,
+    *,
+    critic: bool = True,
+    output: OutputChoice = FOLDERS,
+    shard: Shard | None = None,
+) -> str:
+    """Checks a request as :func:`msdm_engine.output.job.generate` does, and says what it would make; writes nothing.
 
     The cost is in megapixel-steps: runs of the denoiser, times the megapixels that it sees: padded to the stride,
     short batches filled up, each guidance branch counted in the rows where guidance acts. Where pairs may be drawn
@@ -31,6 +41,7 @@ def describe(request: SetRequest, bundle: Path | None, batch: int | None, *, cri
     opened = Bundle.open(bundle)
     groups = compose(opened.manifest, request, batch)
     check_texts(TextTokenizer(opened.tokenizer, opened.manifest.text_tokens), groups)
+    output.header({size for group in groups for size in group.work})
     lines, total, worst = [], 0.0, 0.0
     for number, group in enumerate(groups):
         for size, (pairs, computed) in group.work.items():
@@ -50,6 +61,9 @@ def describe(request: SetRequest, bundle: Path | None, batch: int | None, *, cri
             )
         if group.findings.text():
             lines.append(f"group {number}: {group.findings.text()}")
+    if shard:
+        wanted = shard.range_of(groups)
+        lines.append(f"shard {shard.number}/{shard.of} of this set: pairs {wanted.start} to {wanted.stop - 1}")
     pairs = sum(group.count for group in groups)
     at_worst = f" (at worst {worst:.4g}, if every pair is drawn as often as it may)" if worst > total else ""
     lines.append(f"{pairs} pairs, cost {total:.4g} megapixel-steps{at_worst}; nothing was written")

@@ -25,8 +25,8 @@ from msdm_engine.errors import InputError, RequestError
 from msdm_engine.guidance import Guidance
 from msdm_engine.layouts import LayoutRequest
 from msdm_engine.manifest import Manifest
+from msdm_engine.output.png import png_bytes
 from msdm_engine.pairs import PairRequest
-from msdm_engine.png import png_bytes
 from msdm_engine.request import ColourChoice, GroupRequest, Invent, Layout, Masks, SetRequest
 
 GREY = RegionColour((100.0, 150.0, 200.0), (10.0, 10.0, 10.0))
@@ -254,7 +254,7 @@ def test_the_masks_hash_follows_names_and_labels_of_the_masks_used(
     assert first != of_two and sha256(9) == first
     labels = np.zeros((16, 48), np.uint16)
     labels[3:11, 3:11] = 7
-    (mask_folder / "m2.png").write_bytes(png_bytes(labels, compression=9))  # the same labels in other bytes
+    (mask_folder / "m2.png").write_bytes(png_bytes(labels, {"Comment": "the same labels in other bytes"}))
     assert sha256() == first
     labels[3, 3] = 0
     (mask_folder / "m2.png").write_bytes(png_bytes(labels))

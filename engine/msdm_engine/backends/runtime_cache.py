@@ -11,8 +11,8 @@ import re
 from pathlib import Path
 
 from msdm_engine.errors import OutputError
+from msdm_engine.output.png import write_atomically
 from msdm_engine.plan_spec import PlanSpec
-from msdm_engine.png import write_atomically
 
 VARIABLE = "MSDM_CACHE"
 

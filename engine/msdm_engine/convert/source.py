@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msdm_engine.errors import InputError, OutputError
-from msdm_engine.output import NOTICE
+from msdm_engine.output.records import MANIFEST_FILE, NOTICE, SET_FILE, check_is_folder, read_header, read_records
+from msdm_engine.output.verify import verify_set
 from msdm_engine.pairs import MAX_SIDE_PX, MIN_SIDE_PX
 from msdm_engine.picture_header import picture_header
-from msdm_engine.records import MANIFEST_FILE, SET_FILE, read_header, read_records, verify_set
 
 MAX_TEXT_CHARACTERS = 4096
 MAX_SEED = 2**64 - 1
@@ -162,7 +162,9 @@ def open_set(folder: Path) -> tuple[SetPairs, Provenance]:
             that is not legal; names the first such file or key.
     """
     try:
-        found, header = verify_set(folder), read_header(folder)
+        header = read_header(folder)
+        check_is_folder(folder, header)
+        found = verify_set(folder)
     except OutputError as error:  # to this command a set is input
         raise InputError(error.what, note=error.note, hint=error.hint) from error
     if found.problems:

@@ -16,8 +16,8 @@ from msdm_engine.gallery.columns import Columns
 from msdm_engine.gallery.manifest import Record, check_files, read_header, records
 from msdm_engine.gallery.measure import Measured, measure, thumbnail_px
 from msdm_engine.gallery.page import detail_block, json_for_html, render
-from msdm_engine.output import MANIFEST_FILE, NOTICE
-from msdm_engine.png import write_atomically
+from msdm_engine.output.png import write_atomically
+from msdm_engine.output.records import MANIFEST_FILE, NOTICE, check_is_folder
 
 GALLERY_FILE = "gallery.html"
 #: Pairs in a detail block: the page splits a block into its lines when one of them comes into view.
@@ -54,6 +54,7 @@ def write_gallery(
     if first is not None and first < 1:
         raise RequestError(f"the first {first} pairs are asked for", note="at least 1")
     header = read_header(set_folder)
+    check_is_folder(set_folder, header, shards=True)
     out = set_folder / GALLERY_FILE if out is None else out
     base = _base(set_folder, out)
     # All lines are read before the first picture, so that a damaged set fails within seconds.

@@ -10,8 +10,8 @@ from pathlib import Path
 from msdm_engine.bundle import Bundle
 from msdm_engine.errors import BundleError, OutputError
 from msdm_engine.manifest import MANIFEST, Manifest
+from msdm_engine.output.png import write_atomically
 from msdm_engine.plan_spec import PLAN_FOLDER, PlanSpec
-from msdm_engine.png import write_atomically
 from msdm_export.bundle_folder import check_may_change, entry_of, write_new
 
 

@@ -13,7 +13,8 @@ from click.testing import CliRunner
 
 from msdm_engine.cli import main
 from msdm_engine.errors import OutputError
-from msdm_engine.records import encode_record, file_problem, read_header, read_records, verify_set, whole_pairs
+from msdm_engine.output.records import encode_record, read_header, read_records
+from msdm_engine.output.verify import verify_set, whole_pairs
 
 PAIRS = 3
 
@@ -194,9 +195,11 @@ def test_read_header_of_no_folder(tmp_path: Path) -> None:
         read_header(tmp_path / "nowhere")
 
 
-def test_files_that_cannot_be_read_are_told_from_missing_ones(folder: Path, tmp_path: Path) -> None:
-    assert file_problem(tmp_path / "nothing", "0") == "is missing"
-    assert (file_problem(folder, "0") or "").startswith("cannot be read")
+def test_files_that_cannot_be_read_are_told_from_missing_ones(folder: Path) -> None:
+    (folder / "images/000001.png").unlink()
+    (folder / "images/000001.png").mkdir()
+    (problem,) = verify_set(folder).problems
+    assert problem.startswith("images/000001.png cannot be read: ")
     (folder / "manifest.jsonl").unlink()
     (folder / "manifest.jsonl").mkdir()
     with pytest.raises(OutputError, match=r"manifest.jsonl cannot be read"):

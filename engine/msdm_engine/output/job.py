@@ -21,10 +21,17 @@ from msdm_engine.contract import FLOAT32
 from msdm_engine.engine import Engine
 from msdm_engine.errors import RequestError
 from msdm_engine.log import Log
-from msdm_engine.output import NOTICE, SHEET_FILE, PairSet
+from msdm_engine.output.pair_set import PairSet
+from msdm_engine.output.records import NOTICE, SHEET_FILE
+from msdm_engine.output.shard import Shard
+from msdm_engine.output.sink import OutputChoice
 from msdm_engine.pairs import Pair
 from msdm_engine.redraw import Redrawn, check_critic_is_asked, sample_accepted
 from msdm_engine.request import SetRequest
+from msdm_engine.stage_clock import StageClocks
+
+FOLDERS = OutputChoice()
+QUIET = Log(quiet=True)
 
 
 def generate(
@@ -34,19 +41,24 @@ def generate(
     bundle: Path | None = None,
     backend: str = "onnxruntime",
     threads: int = 0,
+    parallel: int = 0,
     precision: str = FLOAT32,
     batch: int | None = None,
     critic: bool = True,
     resume: bool = False,
+    output: OutputChoice = FOLDERS,
+    shard: Shard | None = None,
     log: Log | None = None,
 ) -> int:
-    """Generates a set into a folder.
+    """Generates a set, or a shard of one, into a folder.
 
     Everything that can be checked is checked before the folder is made. Interrupted by Ctrl-C or an error, the
     pairs that are finished stay, whole, and ``resume`` completes the set to the same bytes.
 
     Args:
         critic: score each pair with the bundle's critic, if it has one.
+        output: the format of the pairs.
+        shard: make this part of the set only; :func:`msdm_engine.output.merge.merge_shards` joins all of them.
 
     Returns:
         the number of pairs written by this call.
@@ -54,47 +66,83 @@ def generate(
     Raises:
         MsdmError: see the classes of :mod:`msdm_engine.errors`.
     """
-    log = log or Log(quiet=True)
+    log = log or QUIET
     if out is None:
         raise RequestError("no output folder", hint="give --out FOLDER")
     check_critic_is_asked(request, critic)
     began = time.monotonic()
     opened = Bundle.open(bundle)
     groups = compose(opened.manifest, request, batch)
-    total = sum(group.count for group in groups)
-    with Engine.open(opened, backend=backend, threads=threads, precision=precision) as engine:
+    sizes = {size for group in groups for size in group.work}
+    output_header = output.header(sizes)
+    wanted = shard.range_of(groups) if shard else range(sum(group.count for group in groups))
+    redrawn, clocks = Redrawn(), StageClocks()
+    with Engine.open(opened, backend=backend, threads=threads, parallel=parallel, precision=precision) as engine:
         check_texts(engine.tokenizer, groups)
-        header = set_header(engine, request, groups, critic)
-        log.detail("opened", bundle=opened.sha256, pairs=total, **engine.backend.identity)
+        header = set_header(engine, request, groups, critic) | {"output": output_header}
+        if shard:
+            header["shard"] = shard.header(wanted)
+        log.detail("opened", bundle=opened.sha256, pairs=len(wanted), **engine.backend.identity)
         for number, group in enumerate(groups):
             if group.findings.text():
                 log.detail("masks", group=number, **asdict(group.findings))
-        redrawn = Redrawn()
-        with PairSet(out, header, resume=resume) as pairs:
-            if pairs.done:
-                log.detail("resuming", done=len(pairs.done))
-            with tqdm(total=total, initial=len(pairs.done), unit="pair", disable=not log.bar) as bar:
-                for group in groups:
-                    for pair in _sampled(engine, group, pairs.done, critic):
-                        pairs.add(pair)
-                        redrawn.count(pair)
-                        bar.update()
-                        log.detail("pair", index=pair.request.index)
+        written = fill(engine, groups, wanted, out, header, resume=resume, log=log, redrawn=redrawn, clocks=clocks)
     seconds = time.monotonic() - began
-    rate = pairs.written / seconds
-    text = f"{pairs.written} pairs in {seconds:.1f} s ({rate:.2f} pairs/s), look at {out / SHEET_FILE}"
-    values = {"pairs": pairs.written, "seconds": round(seconds, 2), "pairs_per_second": round(rate, 3), "out": str(out)}
+    rate = written / seconds
+    text = f"{written} pairs in {seconds:.1f} s ({rate:.2f} pairs/s), look at {out / SHEET_FILE}"
+    values = {"pairs": written, "seconds": round(seconds, 2), "pairs_per_second": round(rate, 3), "out": str(out)}
     if any(group.acceptance for group in groups):
         text, values = f"{text}\n{redrawn.text()}", values | asdict(redrawn)
+    log.detail("stages", **(clocks.as_dict() if log.as_json else clocks.times()))
     log.summary("done", text, **values)
+    return written
+
+
+def fill(
+    engine: Engine,
+    groups: list[ComposedGroup],
+    wanted: range,
+    out: Path,
+    header: dict[str, Any],
+    *,
+    resume: bool,
+    log: Log = QUIET,
+    redrawn: Redrawn | None = None,
+    clocks: StageClocks | None = None,
+) -> int:
+    """Samples the wanted pairs that are not there yet into a set; returns how many it wrote.
+
+    Args:
+        header: of :func:`set_header`, with ``output`` and, for a part of the set, ``shard``.
+    """
+    redrawn, clocks = redrawn or Redrawn(), clocks or StageClocks()
+    sampling = clocks.stage("sample")
+    with PairSet(out, header, resume=resume, clocks=clocks) as pairs:
+        if pairs.done:
+            log.detail("resuming", done=len(pairs.done))
+        with tqdm(total=len(wanted), initial=len(pairs.done), unit="pair", disable=not log.bar) as bar:
+            for group in groups:
+                sampled = _sampled(engine, group, wanted, pairs.done, header["critic"] is not None)
+                while True:
+                    with sampling.busy():
+                        pair = next(sampled, None)
+                    if pair is None:
+                        break
+                    pairs.add(pair)
+                    redrawn.count(pair)
+                    bar.update()
+                    log.detail("pair", index=pair.request.index)
     return pairs.written
 
 
-def _sampled(engine: Engine, group: ComposedGroup, done: Collection[int], critic: bool) -> Iterator[Pair]:
-    wanted = group.pairs(done)
+def _sampled(
+    engine: Engine, group: ComposedGroup, wanted: range, done: Collection[int], critic: bool
+) -> Iterator[Pair]:
+    first, stop = max(group.first, wanted.start), min(group.first + group.count, wanted.stop)
+    requests = (group.pair(index) for index in range(first, stop) if index not in done)
     if group.acceptance is None:
-        return engine.sample(wanted, group.sampling, group.guidance, critic=critic)
-    return sample_accepted(engine, wanted, group.acceptance, group.sampling, group.guidance)
+        return engine.sample(requests, group.sampling, group.guidance, critic=critic)
+    return sample_accepted(engine, requests, group.acceptance, group.sampling, group.guidance)
 
 
 def set_header(engine: Engine, request: SetRequest, groups: list[ComposedGroup], critic: bool = True) -> dict[str, Any]:

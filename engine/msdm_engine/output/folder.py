@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
 from msdm_engine.errors import OutputError
-from msdm_engine.png import write_atomically
-from msdm_engine.records import KINDS, SET_FILE
+from msdm_engine.output.png import write_atomically
+from msdm_engine.output.records import KINDS, SET_FILE
 
 try:
     import fcntl
@@ -57,8 +57,8 @@ def _left_before_the_start(path: Path) -> bool:
     return path.name == f".{SET_FILE}.tmp" or (path.name in FOLDERS and path.is_dir() and not any(path.iterdir()))
 
 
-def claim_new(folder: Path, header: bytes, *, resume: bool = False) -> Claim:
-    """Makes the folder with ``set.json`` and empty ``images/`` and ``masks/``, and claims it.
+def claim_new(folder: Path, header: bytes, inside: Sequence[str] = FOLDERS, *, resume: bool = False) -> Claim:
+    """Makes the folder with ``set.json`` and the empty folders ``inside`` it, and claims it.
 
     Args:
         resume: the folder may hold these folders already, empty.
@@ -71,20 +71,21 @@ def claim_new(folder: Path, header: bytes, *, resume: bool = False) -> Claim:
             raise OutputError(
                 f"output {folder} exists and is not empty", hint="choose another --out, or go on with --resume"
             )
-        for name in FOLDERS:
-            (folder / name).mkdir(parents=True, exist_ok=resume)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in inside:
+            (folder / name).mkdir(exist_ok=resume)
         write_atomically(folder / SET_FILE, header)
         return Claim(folder)
 
 
-def claim_old(folder: Path) -> Claim:
+def claim_old(folder: Path, inside: Sequence[str] = FOLDERS) -> Claim:
     """Claims the folder of an interrupted set and removes the files that were being written."""
     with _reported(folder):
         claim = Claim(folder)
         try:
-            for name in FOLDERS:
+            for name in inside:
                 (folder / name).mkdir(exist_ok=True)
-            for place in (folder, *(folder / name for name in FOLDERS)):
+            for place in (folder, *(folder / name for name in inside)):
                 for path in place.glob(".*.tmp"):
                     path.unlink()
         except BaseException:

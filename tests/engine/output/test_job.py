@@ -19,10 +19,11 @@ from msdm_engine.cli import main
 from msdm_engine.cli_errors import INTERRUPTED
 from msdm_engine.conditions.metadata import Metadata
 from msdm_engine.errors import BackendError, InputError, MsdmError, NumericsError, OutputError, RequestError
-from msdm_engine.job import generate, processor_name
 from msdm_engine.log import Log
-from msdm_engine.png import png_bytes, png_text
-from msdm_engine.records import read_records, verify_set
+from msdm_engine.output.job import generate, processor_name
+from msdm_engine.output.png import PNG_CODEC, png_bytes, png_text
+from msdm_engine.output.records import read_records
+from msdm_engine.output.verify import verify_set
 from msdm_engine.request import ColourChoice, GroupRequest, Invent, Layout, Masks, SetRequest
 
 GROUP = GroupRequest(Layout("round", {"crowding": 0.2}), count=5, steps=3, preset="lilac-round")
@@ -31,22 +32,6 @@ REQUEST = SetRequest((GROUP,), seed=4)
 
 def tree(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-@pytest.fixture
-def backends(monkeypatch: pytest.MonkeyPatch, fake_backend: Any) -> list[Any]:
-    """Every backend that was opened; all are new ones of the fake backend's class, which ``prepare`` may change."""
-    opened: list[Any] = []
-
-    def open_backend(name: str, bundle: Bundle, *, threads: int = 0, precision: str = "float32") -> Any:
-        backend = type(fake_backend)()
-        backend.identity = {**backend.identity, "threads": str(threads)}
-        backend.poison = dict(fake_backend.poison)
-        opened.append(backend)
-        return backend
-
-    monkeypatch.setattr(msdm_engine.engine, "open_backend", open_backend)
-    return opened
 
 
 @pytest.fixture
@@ -98,6 +83,7 @@ def test_the_header_says_what_decides_the_bytes(
     assert header["request"] == request.to_json() and header["request_sha256"] == request.sha256()
     assert {"msdm", "numpy", "opencv", "device", "backend", "version", "threads"} == set(header["engine"])
     assert header["engine"]["device"] == processor_name() != ""
+    assert header["output"] == {"format": "folder", "png": PNG_CODEC} and "shard" not in header
     first, second = header["groups"]
     assert (first["first"], first["count"], first["preset"], first["masks_sha256"]) == (0, 5, "lilac-round", None)
     assert (second["first"], second["count"], second["preset"]) == (5, 3, None)
@@ -292,12 +278,15 @@ def test_log_json_is_one_object_a_line(bundle_folder: Path, backends: list[Any],
     done = CliRunner().invoke(main, command(bundle_folder, tmp_path / "out", "--log-json", "--verbose"))
     assert done.exit_code == 0 and done.stdout == ""
     events = [json.loads(line) for line in done.stderr.splitlines()]
-    assert [event["event"] for event in events] == ["opened", *["pair"] * 3, "done"]
+    assert [event["event"] for event in events] == ["opened", *["pair"] * 3, "stages", "done"]
     assert [event["index"] for event in events[1:4]] == [0, 1, 2]
     assert events[0]["pairs"] == events[-1]["pairs"] == 3
+    stages = events[-2]
+    assert stages["encode"]["runs"] == 3 and stages["encode"]["busy_s"] > 0
+    assert stages["sample"]["runs"] == 4  # the last time it says that there are no more
     assert events[-1]["out"] == str(tmp_path / "out") and events[-1]["pairs_per_second"] > 0
     done = CliRunner().invoke(main, command(bundle_folder, tmp_path / "out", "--log-json", "--resume"))
-    assert [json.loads(line)["event"] for line in done.stderr.splitlines()] == ["opened", "resuming", "done"]
+    assert [json.loads(line)["event"] for line in done.stderr.splitlines()] == ["opened", "resuming", "stages", "done"]
     done = CliRunner().invoke(main, command(bundle_folder, tmp_path / "out", "--log-json"))
     (event,) = [json.loads(line) for line in done.stderr.splitlines() if "error" in line]
     assert done.exit_code == event["exit_code"] == 5
@@ -325,6 +314,7 @@ def test_quiet_and_plain_and_verbose(bundle_folder: Path, backends: list[Any], t
     assert "opened" not in plain.stderr
     verbose = CliRunner().invoke(main, command(bundle_folder, tmp_path / "c", "--verbose"))
     assert "opened bundle=" in verbose.stderr and "pair index=2" in verbose.stderr
+    assert "stages sample=busy " in verbose.stderr and " encode=busy " in verbose.stderr
     failed = CliRunner().invoke(main, command(bundle_folder, tmp_path / "c", "--quiet"))
     assert failed.exit_code == 5 and "error: output" in failed.stderr
 
@@ -333,6 +323,9 @@ def test_quiet_and_plain_and_verbose(bundle_folder: Path, backends: list[Any], t
     ("arguments", "code"),
     [
         (["sample", "--layout", "rund"], 2),
+        (["sample", "--invent", "--format", "tar"], 2),
+        (["sample", "--invent", "--shard", "4/4"], 2),
+        (["merge", "no-set"], 4),
         (["sample", "--unknown-flag"], 2),
         (["sample", "--invent", "--count", "many"], 2),
         (["sample", "--invent", "--backend", "none"], 2),
@@ -344,8 +337,8 @@ def test_quiet_and_plain_and_verbose(bundle_folder: Path, backends: list[Any], t
     ],
 )
 def test_exit_codes(arguments: list[str], code: int, bundle_folder: Path, tmp_path: Path) -> None:
-    more = [] if "--bundle" in arguments or arguments[0] == "verify" else ["--bundle", str(bundle_folder)]
-    more += ["--out", str(tmp_path / "out")] if arguments[0] == "sample" else []
+    more = [] if "--bundle" in arguments or arguments[0] in ("verify", "merge") else ["--bundle", str(bundle_folder)]
+    more += ["--out", str(tmp_path / "out")] if arguments[0] in ("sample", "merge") else []
     done = CliRunner().invoke(main, [*arguments, *more])
     assert done.exit_code == code, done.output
     assert "rror: " in done.stderr and "Traceback" not in done.output
