@@ -35,7 +35,7 @@ def test_windows_are_those_of_the_pack_with_its_conditions(pack_path: Path) -> N
         image, instances = pack.window(window.field, window.y, window.x, window.y + 32, window.x + 32)
         request = window.request
         assert (request.index, request.seed, request.height_px, request.width_px) == (index, 3, 32, 32)
-        assert np.array_equal(request.instances, instances)
+        assert request.instances is not None and np.array_equal(request.instances, instances)
         assert request.colour == colour_from_image(image, instances)
         # The regions meet at column 48 of 96; a window lies in one of them.
         assert request.metadata.description == ("violet round nuclei" if window.x <= 16 else "violet nuclei")
