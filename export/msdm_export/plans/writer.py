@@ -10,8 +10,8 @@ from pathlib import Path
 from msdm_engine.bundle import Bundle, reference_bundle
 from msdm_engine.errors import BundleError, OutputError, RequestError
 from msdm_engine.manifest import MANIFEST
+from msdm_engine.output.png import write_atomically
 from msdm_engine.plan_spec import PLAN_FOLDER, PlanSpec
-from msdm_engine.png import write_atomically
 from msdm_export.bundle_folder import entry_of, write_new
 
 
