@@ -12,11 +12,11 @@ import onnx
 from onnx import TensorProto, shape_inference, version_converter
 
 from msdm_engine.bundle import Bundle
+from msdm_engine.bundle_folder import add_to_bundle, entry_of, hashed_name, with_plans, with_variants, write_new
 from msdm_engine.conditions.metadata import TextTokenizer
 from msdm_engine.contract import CRITIC
 from msdm_engine.errors import BundleError
-from msdm_engine.manifest import GraphSpec, Manifest, Variant
-from msdm_export.bundle_folder import add_to_bundle, entry_of, hashed_name, with_plans, write_new
+from msdm_engine.manifest import Manifest, Variant
 from msdm_export.conditions import Conditions, Size
 from msdm_export.onnx_export import tensor_specs
 from msdm_export.precision.formats import Format, format_named
@@ -141,18 +141,6 @@ def handed_on(models: dict[str, onnx.ModelProto]) -> set[str]:
     """Floating-point tensors that one graph gives out and another takes in: the engine only passes them on."""
     given = {value.name for model in models.values() for value in model.graph.output}
     return given & {value.name for model in models.values() for value in model.graph.input}
-
-
-def with_variants(manifest: Manifest, precision: str, variants: dict[str, Variant]) -> Manifest:
-    """The manifest with these variants in place of those of the same precision; files of the latter leave it."""
-    old = {spec.variants[precision].file for spec in manifest.graphs.values() if precision in spec.variants}
-    old -= {variant.file for variant in variants.values()}
-    graphs: dict[str, GraphSpec] = {
-        name: replace(spec, variants=spec.variants | {precision: variants[name]})
-        for name, spec in manifest.graphs.items()
-    }
-    files = {name: entry for name, entry in manifest.files.items() if name not in old}
-    return replace(manifest, graphs=graphs, files=files)
 
 
 def _with_opset(model: onnx.ModelProto, half: Format) -> onnx.ModelProto:
