@@ -165,6 +165,7 @@ def _run(
     return {
         "bundle": manifest.name,
         "graphs": {name: manifest.files[spec.file].sha256 for name, spec in manifest.graphs.items()},
+        "outputs": {name: [tensor.name for tensor in spec.outputs] for name, spec in manifest.graphs.items()},
         "data": data,
         "windows": settings.windows,
         "bare": settings.bare,
