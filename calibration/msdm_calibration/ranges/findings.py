@@ -43,7 +43,8 @@ class Finding:
             found = f"loses {self.value:.2g} of its L2 norm{at}, rounding takes {ROUNDOFF:.2g}"
         else:
             found = f"reaches {self.value:.4g}{at}, the largest float16 is {LARGEST:.6g}"
-        return f"{self.kind}: {self.graph}, layer {self.layer or '-'}, {self.op} {self.node} -> {self.tensor} {found}"
+        made = f"{self.op} {self.node}".strip()
+        return f"{self.kind}: {self.graph}, layer {self.layer or '-'}, {made} -> {self.tensor} {found}"
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Outliers:
 
 
 def findings_of(report: RangeReport) -> list[Finding]:
-    """All findings, the largest overflow first, then underflows."""
+    """All findings: first those of no rule, then by kind, then the largest."""
     found: list[Finding] = []
     for graph, entries in report.graphs.items():
         rules = float32_rules([entry.activation for entry in entries])
@@ -73,7 +74,7 @@ def findings_of(report: RangeReport) -> list[Finding]:
             if entry.levels:
                 found += _findings(graph, entry, rules.get(entry.activation.tensor, ""))
     order = (OVERFLOW, NEAR, UNDERFLOW)
-    return sorted(found, key=lambda finding: (order.index(finding.kind), -finding.value))
+    return sorted(found, key=lambda finding: (bool(finding.rule), order.index(finding.kind), -finding.value))
 
 
 def _findings(graph: str, entry: ActivationRange, rule: str) -> Iterator[Finding]:
