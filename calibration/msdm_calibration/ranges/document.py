@@ -66,7 +66,8 @@ class ActivationRange:
     """An activation at all its noise levels.
 
     Args:
-        levels: empty where ``activation.same_values_as`` names another, which has them.
+        levels: empty where the activation only rearranges another (``same_values_as``), which has them, and no
+            convolution or matrix product reads it.
         channels: largest magnitude of each channel over all noise levels, for what convolutions and matrix products
             read; else empty.
     """
