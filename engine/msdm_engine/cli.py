@@ -71,6 +71,7 @@ def main() -> None:
 @output_options("folder")
 @click.option("--shard", metavar="I/N", help="make part I of N (0/N to (N-1)/N); `msdm-engine merge` joins them")
 @click.option("--resume", is_flag=True, help="complete the interrupted set in --out")
+@click.option("--check-ranges", is_flag=True, help="warn of pairs outside the ranges that the bundle was calibrated on")
 @click.option("--validate", is_flag=True, help="only check, and say what would be made and what it costs")
 @click.option("--quiet", is_flag=True, help="no progress bar, no summary")
 @click.option("--verbose", is_flag=True, help="say what is being done")
@@ -90,6 +91,7 @@ def sample(
     chunk_pairs: int,
     shard: str | None,
     resume: bool,
+    check_ranges: bool,
     validate: bool,
     root: Path | None,
     quiet: bool,
@@ -136,6 +138,7 @@ def sample(
         resume=resume,
         output=output,
         shard=part,
+        check_ranges=check_ranges,
         log=log,
     )
 

@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -62,6 +62,7 @@ class Engine:
         threads: int = 0,
         parallel: int = 0,
         precision: str = FLOAT32,
+        watch: Callable[[Backend], Backend] | None = None,
     ) -> Engine:
         """Opens a bundle on a backend.
 
@@ -72,16 +73,16 @@ class Engine:
                 bit-equal for equal threads only.
             parallel: batches side by side on the CPU; 0: as many as the cores have room for. Pixels are the same.
             precision: of the graphs: ``float32``, or what `msdm-export precision` added to the bundle.
+            watch: puts something between engine and backend that sees each run, at the cost of copies.
 
         Raises:
             BundleError, BackendError, RequestError.
         """
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-        if not runs_on_cpu(backend):
-            return Engine(opened, open_backend(backend, opened, threads=threads, precision=precision))
-        threads, parallel = share_cores(threads, parallel)
+        on_cpu = runs_on_cpu(backend)
+        threads, parallel = share_cores(threads, parallel) if on_cpu else (threads, 1)
         made = open_backend(backend, opened, threads=threads, parallel=parallel, precision=precision)
-        return Engine(opened, made, parallel=parallel)
+        return Engine(opened, watch(made) if watch else made, parallel=parallel)
 
     def __enter__(self) -> Engine:
         return self

@@ -88,6 +88,8 @@ class Pair:
         accepted: whether it reached the agreement asked for; None: none was asked for.
         halved_batch: the batch that it was sampled in, where memory did not do for the one asked for: then its last
             bits may be others. None: the one asked for.
+        outside_ranges: what its request leaves of the bundle's calibrated ranges, in words; empty unless it was
+            checked, see :mod:`msdm_engine.range_check`.
     """
 
     request: PairRequest
@@ -97,6 +99,7 @@ class Pair:
     draws: int = 1
     accepted: bool | None = None
     halved_batch: int | None = None
+    outside_ranges: tuple[str, ...] = ()
 
     @property
     def agreement(self) -> Agreement | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from msdm_engine.bundle import TOKENIZER, Bundle
+from msdm_engine.bundle_folder import entry_of, with_plans, write_new
 from msdm_engine.conditions.colour import Colour, RegionColour
 from msdm_engine.conditions.metadata import TextTokenizer
 from msdm_engine.contract import CRITIC
@@ -21,7 +22,6 @@ from msdm_engine.manifest import (
     Preset,
     Sampling,
 )
-from msdm_export.bundle_folder import entry_of, with_plans, write_new
 from msdm_export.conditions import Conditions
 from msdm_export.critic import export_critic, with_critic
 from msdm_export.graphs import graph_exports

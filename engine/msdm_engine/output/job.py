@@ -25,7 +25,8 @@ from msdm_engine.output.pair_set import PairSet
 from msdm_engine.output.records import NOTICE, SHEET_FILE
 from msdm_engine.output.shard import Shard
 from msdm_engine.output.sink import OutputChoice
-from msdm_engine.pairs import Pair
+from msdm_engine.pairs import Pair, PairRequest
+from msdm_engine.range_check import RangeCheck
 from msdm_engine.redraw import Redrawn, check_critic_is_asked, sample_accepted
 from msdm_engine.request import SetRequest
 from msdm_engine.stage_clock import StageClocks
@@ -48,6 +49,7 @@ def generate(
     resume: bool = False,
     output: OutputChoice = FOLDERS,
     shard: Shard | None = None,
+    check_ranges: bool = False,
     log: Log | None = None,
 ) -> int:
     """Generates a set, or a shard of one, into a folder.
@@ -59,6 +61,7 @@ def generate(
         critic: score each pair with the bundle's critic, if it has one.
         output: the format of the pairs.
         shard: make this part of the set only; :func:`msdm_engine.output.merge.merge_shards` joins all of them.
+        check_ranges: warn of pairs outside the bundle's calibrated ranges, and say so in their records.
 
     Returns:
         the number of pairs written by this call.
@@ -77,16 +80,23 @@ def generate(
     output_header = output.header(sizes)
     wanted = shard.range_of(groups) if shard else range(sum(group.count for group in groups))
     redrawn, clocks = Redrawn(), StageClocks()
-    with Engine.open(opened, backend=backend, threads=threads, parallel=parallel, precision=precision) as engine:
+    check = RangeCheck.logged(opened, log) if check_ranges else None
+    options: dict[str, Any] = {"backend": backend, "threads": threads, "parallel": parallel, "precision": precision}
+    with Engine.open(opened, **options, watch=check.watched if check else None) as engine:
         check_texts(engine.tokenizer, groups)
         header = set_header(engine, request, groups, critic) | {"output": output_header}
+        if check_ranges:
+            header["check_ranges"] = True
         if shard:
             header["shard"] = shard.header(wanted)
         log.detail("opened", bundle=opened.sha256, pairs=len(wanted), **engine.backend.identity)
         for number, group in enumerate(groups):
             if group.findings.text():
                 log.detail("masks", group=number, **asdict(group.findings))
-        written = fill(engine, groups, wanted, out, header, resume=resume, log=log, redrawn=redrawn, clocks=clocks)
+        written = fill(
+            engine, groups, wanted, out, header,
+            resume=resume, log=log, redrawn=redrawn, clocks=clocks, check=check,
+        )  # fmt: skip
     seconds = time.monotonic() - began
     rate = written / seconds
     text = f"{written} pairs in {seconds:.1f} s ({rate:.2f} pairs/s), look at {out / SHEET_FILE}"
@@ -109,11 +119,13 @@ def fill(
     log: Log = QUIET,
     redrawn: Redrawn | None = None,
     clocks: StageClocks | None = None,
+    check: RangeCheck | None = None,
 ) -> int:
     """Samples the wanted pairs that are not there yet into a set; returns how many it wrote.
 
     Args:
         header: of :func:`set_header`, with ``output`` and, for a part of the set, ``shard``.
+        check: looks at every request and says in the records what it found.
     """
     redrawn, clocks = redrawn or Redrawn(), clocks or StageClocks()
     sampling = clocks.stage("sample")
@@ -122,13 +134,13 @@ def fill(
             log.detail("resuming", done=len(pairs.done))
         with tqdm(total=len(wanted), initial=len(pairs.done), unit="pair", disable=not log.bar) as bar:
             for group in groups:
-                sampled = _sampled(engine, group, wanted, pairs.done, header["critic"] is not None)
+                sampled = _sampled(engine, group, wanted, pairs.done, header["critic"] is not None, check)
                 while True:
                     with sampling.busy():
                         pair = next(sampled, None)
                     if pair is None:
                         break
-                    pairs.add(pair)
+                    pairs.add(check.marked(pair) if check else pair)
                     redrawn.count(pair)
                     bar.update()
                     log.detail("pair", index=pair.request.index)
@@ -136,10 +148,17 @@ def fill(
 
 
 def _sampled(
-    engine: Engine, group: ComposedGroup, wanted: range, done: Collection[int], critic: bool
+    engine: Engine,
+    group: ComposedGroup,
+    wanted: range,
+    done: Collection[int],
+    critic: bool,
+    check: RangeCheck | None = None,
 ) -> Iterator[Pair]:
     first, stop = max(group.first, wanted.start), min(group.first + group.count, wanted.stop)
-    requests = (group.pair(index) for index in range(first, stop) if index not in done)
+    requests: Iterator[PairRequest] = (group.pair(index) for index in range(first, stop) if index not in done)
+    if check is not None:
+        requests = check.seen(requests)
     if group.acceptance is None:
         return engine.sample(requests, group.sampling, group.guidance, critic=critic)
     return sample_accepted(engine, requests, group.acceptance, group.sampling, group.guidance)

@@ -144,6 +144,7 @@ def record_of(pair: Pair) -> dict[str, Any]:
         "metadata": asdict(request.metadata),
         **_judgement(pair),
         **({} if pair.halved_batch is None else {"batch": pair.halved_batch}),
+        **({"outside_ranges": list(pair.outside_ranges)} if pair.outside_ranges else {}),
     }
 
 

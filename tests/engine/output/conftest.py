@@ -15,7 +15,7 @@ def backends(monkeypatch: pytest.MonkeyPatch, fake_backend: Any) -> list[Any]:
     """Every backend that was opened; all are new ones of the fake backend's class, which ``prepare`` may change."""
     opened: list[Any] = []
 
-    def open_backend(name: str, bundle: Bundle, *, threads: int = 0, precision: str = "float32") -> Any:
+    def open_backend(name: str, bundle: Bundle, *, threads: int, parallel: int, precision: str) -> Any:
         backend = type(fake_backend)()
         backend.identity = {**backend.identity, "threads": str(threads)}
         backend.poison = dict(fake_backend.poison)

@@ -1,4 +1,4 @@
-"""Writing bundles: a new one whole or not at all; files added to one so that it is whole at every moment."""
+"""Writing bundles, for every stage: a new one whole or not at all; files added so that one is whole at every moment."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from msdm_engine.bundle import Bundle, reference_bundle
 from msdm_engine.errors import OutputError, RequestError
-from msdm_engine.manifest import MANIFEST, FileEntry, Manifest
+from msdm_engine.manifest import MANIFEST, FileEntry, Manifest, Variant
 from msdm_engine.output.png import write_atomically
 
 try:
@@ -171,6 +171,22 @@ def _add(folder: Path, files: Mapping[str, bytes]) -> None:
         for path in added:
             path.unlink(missing_ok=True)
         raise
+
+
+def with_variants(manifest: Manifest, precision: str, variants: Mapping[str, Variant]) -> Manifest:
+    """The manifest with these variants, one for each graph, in place of those of the same precision.
+
+    Files that nothing names any more leave it; precisions may share a file.
+    """
+    graphs = {
+        name: replace(spec, variants={**spec.variants, precision: variants[name]})
+        for name, spec in manifest.graphs.items()
+    }
+    old = {spec.variants[precision].file for spec in manifest.graphs.values() if precision in spec.variants}
+    used = {spec.file for spec in graphs.values()}
+    used |= {variant.file for spec in graphs.values() for variant in spec.variants.values()}
+    files = {name: entry for name, entry in manifest.files.items() if name in used or name not in old}
+    return replace(manifest, graphs=graphs, files=files)
 
 
 def _empty(folder: Path) -> None:
