@@ -26,6 +26,7 @@ from msdm_engine.pipeline.batches import Batches
 from msdm_engine.pipeline.conditions import Conditions
 from msdm_engine.pipeline.run import Run
 from msdm_engine.pipeline.runtime import Runtime
+from msdm_engine.stage_clock import StageTimes
 
 
 class Engine:
@@ -77,6 +78,10 @@ class Engine:
         """Ends the device's threads after what they are doing, and releases memory and backend."""
         self._runtime.close()
         self.backend.close()
+
+    def times(self) -> dict[str, StageTimes]:
+        """Where the time of all runs so far went, by stage: see docs/runtime.md."""
+        return self._runtime.times()
 
     def sample(
         self,
