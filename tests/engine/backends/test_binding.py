@@ -35,10 +35,10 @@ def host() -> Iterator[HostDevice]:
 
 def conditions(bundle: Bundle, samples: int = 2) -> dict[str, np.ndarray]:
     """Inputs of the conditioner at 32 x 48 px."""
-    sizes = {"samples": samples, "16*rows": 32, "16*columns": 48}
+    sizes: dict[int | str, int] = {"samples": samples, "16*rows": 32, "16*columns": 48}
     rng = np.random.default_rng(0)
     return {
-        tensor.name: rng.normal(size=[sizes.get(str(n), n) for n in tensor.shape]).astype(np.float32)
+        tensor.name: rng.normal(size=[sizes.get(n) or int(n) for n in tensor.shape]).astype(np.float32)
         for tensor in bundle.manifest.graphs[CONDITIONER].inputs
     }
 
