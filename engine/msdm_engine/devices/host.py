@@ -43,14 +43,14 @@ class HostEvent:
 
 
 class HostGraph:
-    """What was captured, as the tasks that do it."""
+    """What was captured, as calls of the stream that replays it."""
 
-    def __init__(self, name: str, tasks: Sequence[Task]) -> None:
-        self.name, self.tasks = name, tuple(tasks)
+    def __init__(self, name: str, calls: Sequence[Callable[[HostStream], None]]) -> None:
+        self.name, self.calls = name, tuple(calls)
 
     def free(self) -> None:
         """See the contract."""
-        self.tasks = ()
+        self.calls = ()
 
 
 class HostStream:
@@ -61,7 +61,7 @@ class HostStream:
         #: busy with work, starved of it, and blocked by events of other streams
         self.clock = StageClock()
         self._tasks: SimpleQueue[Task | None] = SimpleQueue()
-        self._captured: list[Task] | None = None
+        self._captured: list[Callable[[HostStream], None]] | None = None
         self._thread: threading.Thread | None = None
         self._failure: Exception | None = None
         self._closing = threading.Event()
@@ -70,7 +70,10 @@ class HostStream:
         """See the contract."""
         if not work.capturable:
             self._outside_capture(f"the work '{work.name}'")
-        self._add(lambda: self._do(work.reads, work.writes, lambda: work.run(self)))
+        if self._captured is not None:
+            self._captured.append(lambda stream: stream.submit(work))
+        else:
+            self._add(lambda: self._do(work.reads, work.writes, lambda: work.run(self)))
 
     def copy(self, target: Buffer, source: Buffer) -> None:
         """See the contract."""
@@ -79,7 +82,10 @@ class HostStream:
             raise DeviceError(f"'{source.name}' has {source.nbytes} bytes, '{target.name}' has {target.nbytes}")
         if target.place != source.place:
             self._outside_capture(f"the copy of '{source.name}' to '{target.name}'")
-        self._add(lambda: self._do((source,), (target,), lambda: _copy(target, source)))
+        if self._captured is not None:
+            self._captured.append(lambda stream: stream.copy(target, source))
+        else:
+            self._add(lambda: self._do((source,), (target,), lambda: _copy(target, source)))
 
     def record(self, event: Event) -> None:
         """See the contract."""
@@ -110,22 +116,22 @@ class HostStream:
     def capture(self, name: str) -> Iterator[Callable[[], Graph]]:
         """See the contract."""
         self._outside_capture("another capture")
-        tasks: list[Task] = []
-        self._captured = tasks
+        calls: list[Callable[[HostStream], None]] = []
+        self._captured = calls
         graphs: list[Graph] = []
         try:
             yield lambda: graphs[0]
-            if not tasks:
+            if not calls:
                 raise DeviceError(f"the capture '{name}' of the stream '{self.name}' is empty")
-            graphs.append(HostGraph(name, tasks))
+            graphs.append(HostGraph(name, calls))
         finally:
             self._captured = None
 
     def replay(self, graph: Graph) -> None:
         """See the contract."""
         assert isinstance(graph, HostGraph)
-        for task in graph.tasks:
-            self._add(task)
+        for call in graph.calls:
+            call(self)
 
     def end(self) -> None:
         """Drops what has not begun; :meth:`join` waits for the thread's end."""
@@ -139,9 +145,6 @@ class HostStream:
             self._thread = None
 
     def _add(self, task: Task) -> None:
-        if self._captured is not None:
-            self._captured.append(task)
-            return
         if self._closing.is_set():
             raise DeviceError(f"the stream '{self.name}' is closed")
         if self._thread is None:

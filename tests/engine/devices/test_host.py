@@ -89,14 +89,16 @@ def test_copies_need_equal_sizes(host: HostDevice) -> None:
 
 def test_a_capture_does_nothing_until_it_is_replayed(host: HostDevice) -> None:
     stream, source, target = host.stream("s"), host.buffer("source", (2,), FLOAT), host.buffer("target", (2,), FLOAT)
-    with stream.capture("g") as graph:
-        stream.copy(target, source)
-        stream.submit(work(lambda: add_one(target), (target,), (target,)))
+    other = host.stream("only captures")
+    with other.capture("g") as graph:
+        other.copy(target, source)
+        other.submit(work(lambda: add_one(target), (target,), (target,)))
     for value in (3, 8):
         source.array()[...] = value
         stream.replay(graph())
         stream.synchronize()
         assert target.array().tolist() == [value + 1] * 2
+        assert stream.clock.times().busy_s > 0 and not other.clock.times().runs
     graph().free()
 
 
