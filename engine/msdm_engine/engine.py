@@ -29,6 +29,7 @@ from msdm_engine.pipeline.conditions import Conditions
 from msdm_engine.pipeline.parallel import share_cores, side_by_side
 from msdm_engine.pipeline.run import Run
 from msdm_engine.pipeline.runtime import Runtime
+from msdm_engine.stage_clock import StageTimes
 
 
 class Engine:
@@ -97,6 +98,10 @@ class Engine:
         for runtime in (*self._beside, self._runtime):
             runtime.close()
         self.backend.close()
+
+    def times(self) -> dict[str, StageTimes]:
+        """Where the time of all runs so far went, by stage: see docs/runtime.md."""
+        return self._runtime.times()
 
     def sample(
         self,

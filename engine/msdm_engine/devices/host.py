@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import platform
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ import numpy as np
 from msdm_engine.devices.contract import Buffer, Event, Graph, Place, Work
 from msdm_engine.devices.memory import HostBuffer, free_bytes, total_bytes
 from msdm_engine.errors import DeviceError, DeviceMemoryError
+from msdm_engine.stage_clock import StageClock
 
 #: What a stream's thread does next: a piece of work, or a flag to raise.
 Task = Callable[[], None] | threading.Event
@@ -43,14 +43,14 @@ class HostEvent:
 
 
 class HostGraph:
-    """What was captured, as the tasks that do it."""
+    """What was captured, as calls of the stream that replays it."""
 
-    def __init__(self, name: str, tasks: Sequence[Task]) -> None:
-        self.name, self.tasks = name, tuple(tasks)
+    def __init__(self, name: str, calls: Sequence[Callable[[HostStream], None]]) -> None:
+        self.name, self.calls = name, tuple(calls)
 
     def free(self) -> None:
         """See the contract."""
-        self.tasks = ()
+        self.calls = ()
 
 
 class HostStream:
@@ -58,9 +58,10 @@ class HostStream:
 
     def __init__(self, name: str) -> None:
         self.name, self.handle = name, 0
-        self.usage = Usage()
+        #: busy with work, starved of it, and blocked by events of other streams
+        self.clock = StageClock()
         self._tasks: SimpleQueue[Task | None] = SimpleQueue()
-        self._captured: list[Task] | None = None
+        self._captured: list[Callable[[HostStream], None]] | None = None
         self._thread: threading.Thread | None = None
         self._failure: Exception | None = None
         self._closing = threading.Event()
@@ -69,7 +70,10 @@ class HostStream:
         """See the contract."""
         if not work.capturable:
             self._outside_capture(f"the work '{work.name}'")
-        self._add(lambda: self._do(work.reads, work.writes, lambda: work.run(self)))
+        if self._captured is not None:
+            self._captured.append(lambda stream: stream.submit(work))
+        else:
+            self._add(lambda: self._do(work.reads, work.writes, lambda: work.run(self)))
 
     def copy(self, target: Buffer, source: Buffer) -> None:
         """See the contract."""
@@ -78,7 +82,10 @@ class HostStream:
             raise DeviceError(f"'{source.name}' has {source.nbytes} bytes, '{target.name}' has {target.nbytes}")
         if target.place != source.place:
             self._outside_capture(f"the copy of '{source.name}' to '{target.name}'")
-        self._add(lambda: self._do((source,), (target,), lambda: _copy(target, source)))
+        if self._captured is not None:
+            self._captured.append(lambda stream: stream.copy(target, source))
+        else:
+            self._add(lambda: self._do((source,), (target,), lambda: _copy(target, source)))
 
     def record(self, event: Event) -> None:
         """See the contract."""
@@ -93,7 +100,7 @@ class HostStream:
         assert isinstance(event, HostEvent)
         self._outside_capture(f"the wait for '{event.name}'")
         if event.flag is not None:
-            self._add(partial(self.usage.blocked, event.flag.wait))
+            self._add(partial(_blocked, self.clock, event.flag))
 
     def synchronize(self) -> None:
         """See the contract."""
@@ -109,22 +116,22 @@ class HostStream:
     def capture(self, name: str) -> Iterator[Callable[[], Graph]]:
         """See the contract."""
         self._outside_capture("another capture")
-        tasks: list[Task] = []
-        self._captured = tasks
+        calls: list[Callable[[HostStream], None]] = []
+        self._captured = calls
         graphs: list[Graph] = []
         try:
             yield lambda: graphs[0]
-            if not tasks:
+            if not calls:
                 raise DeviceError(f"the capture '{name}' of the stream '{self.name}' is empty")
-            graphs.append(HostGraph(name, tasks))
+            graphs.append(HostGraph(name, calls))
         finally:
             self._captured = None
 
     def replay(self, graph: Graph) -> None:
         """See the contract."""
         assert isinstance(graph, HostGraph)
-        for task in graph.tasks:
-            self._add(task)
+        for call in graph.calls:
+            call(self)
 
     def end(self) -> None:
         """Drops what has not begun; :meth:`join` waits for the thread's end."""
@@ -138,13 +145,10 @@ class HostStream:
             self._thread = None
 
     def _add(self, task: Task) -> None:
-        if self._captured is not None:
-            self._captured.append(task)
-            return
         if self._closing.is_set():
             raise DeviceError(f"the stream '{self.name}' is closed")
         if self._thread is None:
-            arguments = (self._tasks, self._closing, self.usage)
+            arguments = (self._tasks, self._closing, self.clock)
             self._thread = threading.Thread(target=_serve, args=arguments, name=f"msdm-{self.name}", daemon=True)
             self._thread.start()
         self._tasks.put(task)
@@ -157,7 +161,8 @@ class HostStream:
             buffer.memory.mend(buffer.start, buffer.end)
         if failure is None:
             try:
-                self.usage.busy(run)
+                with self.clock.busy():
+                    run()
             except MemoryError as error:
                 failure = DeviceMemoryError(f"no memory left on the stream '{self.name}': {error}")
             except BaseException as error:  # noqa: BLE001 (it belongs to who touches the result, not to this thread)
@@ -174,45 +179,22 @@ class HostStream:
             raise DeviceError(f"{what} is not possible inside a capture", note=f"stream '{self.name}'")
 
 
-class Usage:
-    """Seconds that a stream's thread worked, had nothing to do, and waited for events.
-
-    Written by the stream's thread alone; who reads it meanwhile gets numbers that may be one task old.
-    """
-
-    def __init__(self) -> None:
-        self.busy_s = self.starved_s = self.blocked_s = 0.0
-
-    def busy(self, run: Callable[[], None]) -> None:
-        """Runs and counts it as work."""
-        began = time.perf_counter()
-        try:
-            run()
-        finally:
-            self.busy_s += time.perf_counter() - began
-
-    def blocked(self, wait: Callable[[], object]) -> None:
-        """Waits for an event and counts it."""
-        began = time.perf_counter()
-        wait()
-        self.blocked_s += time.perf_counter() - began
-
-
-def _serve(tasks: SimpleQueue[Task | None], closing: threading.Event, usage: Usage) -> None:
+def _serve(tasks: SimpleQueue[Task | None], closing: threading.Event, clock: StageClock) -> None:
     """The thread of a stream; knows nothing of its owner, who may thus be forgotten without being closed."""
-    began = False
     while True:
-        asked = time.perf_counter()
-        task = tasks.get()
-        if began:  # what lies before the first task is no part of the run
-            usage.starved_s += time.perf_counter() - asked
-        began = True
+        with clock.starved():
+            task = tasks.get()
         if task is None:
             return
         if isinstance(task, threading.Event):
             task.set()
         elif not closing.is_set():
             task()
+
+
+def _blocked(clock: StageClock, flag: threading.Event) -> None:
+    with clock.blocked():
+        flag.wait()
 
 
 def _failure_of(buffer: Buffer) -> BaseException | None:

@@ -55,6 +55,7 @@ class Run:
         self._runtime, self._conditions = runtime, conditions
         self._sampling, self._guidance, self._stride = sampling, guidance, critic_stride
         self._orders: list[Order] = []
+        self._prepare, self._hand_over = (runtime.clocks.stage(name) for name in ("prepare", "hand over"))
 
     def pairs(self, batches: Batches) -> Iterator[Pair]:
         """All pairs; see :meth:`msdm_engine.Engine.sample`."""
@@ -120,8 +121,9 @@ class Run:
         """Conditions, initial state and the first segments: as many as the host makes noise ahead for."""
         lane = flight.order.lane
         given = {name: staged.host.array() for name, staged in lane.slots[flight.slot].given.items()}
-        self._conditions.write(flight.batch.filled, lane.setting.own_branches, given)
-        write_start(flight.batch.filled, lane.setting.sigma_max, given["start"])
+        with self._prepare.busy():
+            self._conditions.write(flight.batch.filled, lane.setting.own_branches, given)
+            write_start(flight.batch.filled, lane.setting.sigma_max, given["start"])
         flight.order.begin(flight.slot)
         self._steps(flight, range(lane.needs.ahead))
 
@@ -135,9 +137,13 @@ class Run:
         return None
 
     def _steps(self, flight: Flight, segments: range) -> None:
-        requests = flight.batch.filled
-        for segment in segments:
-            flight.order.steps(flight.slot, segment, lambda row, into: write_noise(requests, row + 1, into))
+        def noise(row: int, into: np.ndarray) -> None:
+            with self._prepare.busy():
+                write_noise(flight.batch.filled, row + 1, into)
+
+        with self._prepare.blocked():  # where it waits for a pinned row, which the steps have not come to
+            for segment in segments:
+                flight.order.steps(flight.slot, segment, noise)
 
     def _finish(self, flight: Flight) -> None:
         """Makes pairs of the last state, which the host waits for, and shows them to the critic.
@@ -145,9 +151,14 @@ class Run:
         Here the finished state lies in ``final[slot]`` on the device, and stays until the slot's next batch begins:
         the place to hand it over without a copy.
         """
+        with self._hand_over.starved():
+            flight.order.wait_for_state(flight.slot)
+        with self._hand_over.busy():
+            self._make_pairs(flight)
+
+    def _make_pairs(self, flight: Flight) -> None:
         lane, requests = flight.order.lane, flight.batch.requests
         slot = lane.slots[flight.slot]
-        flight.order.wait_for_state(flight.slot)
         results: dict[str, np.ndarray] = {name: staged.host.array() for name, staged in slot.results.items()}
         check_results(lane.setting, requests, results)
         flight.pairs = pairs_of(lane.setting, requests, results["final"])
@@ -163,7 +174,8 @@ class Run:
         if self._stride is not None:
             seen = flight.order.lane.slots[flight.slot].seen
             assert seen is not None  # of a lane with a critic
-            flight.order.wait_for_critic(flight.slot)
+            with self._hand_over.starved():
+                flight.order.wait_for_critic(flight.slot)
             flight.pairs = judged(flight.pairs, seen.host.array())
 
     def _again(self, error: DeviceMemoryError, failed: Sequence[Batch], batches: Batches, *, alone: bool) -> None:

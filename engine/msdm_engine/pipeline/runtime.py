@@ -8,6 +8,7 @@ from threading import RLock
 from msdm_engine.backends import Backend
 from msdm_engine.bundle import Bundle
 from msdm_engine.devices.contract import Device, Stream
+from msdm_engine.devices.host import HostStream
 from msdm_engine.pipeline.batches import Size
 from msdm_engine.pipeline.bound import specs_of
 from msdm_engine.pipeline.inventory import Inventory, inventory
@@ -15,6 +16,7 @@ from msdm_engine.pipeline.lane import Lane, Streams
 from msdm_engine.pipeline.memory import DoesNotFit, check_fits
 from msdm_engine.pipeline.order import Order
 from msdm_engine.pipeline.setting import Setting
+from msdm_engine.stage_clock import StageClocks, StageTimes
 
 #: Lanes that nobody runs stay open for the next run, so many at most; the one used last stays longest.
 MAX_IDLE_LANES = 3
@@ -51,6 +53,8 @@ class Runtime:
         self.limits: dict[Size, int] = {}
         # Runs of two iterators may be on it from two threads (batches side by side).
         self._lock = RLock()
+        #: ``prepare`` (conditions and noise) and ``hand over`` (pictures and masks), both on the caller's thread
+        self.clocks = StageClocks()
         #: for measurements and tests: how often a lane was opened
         self.opened = 0
 
@@ -62,6 +66,12 @@ class Runtime:
             aside = self.device.stream("aside") if self._concurrent else compute
             self._streams, self._capture = Streams(upload, aside, compute, download), self.device.stream("capture")
         return self._streams
+
+    def times(self) -> dict[str, StageTimes]:
+        """Where the time went so far: the caller's stages, and the streams where the device counts for them."""
+        streams = self._streams.all() if self._streams is not None else ()
+        clocks = {stream.name: stream.clock for stream in streams if isinstance(stream, HostStream)}
+        return self.clocks.times() | {name: clock.times() for name, clock in clocks.items()}
 
     def plan(self, setting: Setting) -> Inventory:
         """What a setting needs on this device."""
