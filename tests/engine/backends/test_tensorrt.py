@@ -391,6 +391,22 @@ def test_backends_are_opened_by_name_or_say_what_is_missing(
     assert caught.value.exit_code == 2
 
 
+def test_the_order_of_closing(machine: Machine, planned: Callable[..., Path]) -> None:
+    folder = planned()
+    backend = machine.open(folder)
+    work = backend.bind(DENOISER, machine.device, machine.buffers(folder, DENOISER, SHAPES[DENOISER][0]))
+    stream = machine.device.stream("steps")
+    with stream.capture("step") as graph:
+        stream.submit(work)
+    with pytest.raises(DeviceError, match="'activations of steps' is freed while the graph 'step' holds its address"):
+        backend.close()
+    graph().free()
+    later = machine.open(folder)
+    later.bind(DENOISER, machine.device, machine.buffers(folder, DENOISER, SHAPES[DENOISER][0]))
+    machine.device.close()
+    later.close()  # its memory went with the device
+
+
 def test_a_backend_owns_the_device_that_it_opened(
     bundle_folder: Path, monkeypatch: pytest.MonkeyPatch, fake_backend: Any
 ) -> None:
