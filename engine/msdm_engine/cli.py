@@ -57,7 +57,8 @@ def main() -> None:
 @click.option("--bundle", type=PATH, help="bundle folder [default: the reference bundle]")
 @click.option(
     "--backend", default="onnxruntime", show_default=True,
-    help="onnxruntime, or with a provider and its options: onnxruntime:cuda,device_id=1 (tensorrt, openvino, ...)",
+    help="onnxruntime, or with a provider and its options: onnxruntime:cuda,device_id=1 (tensorrt, openvino, ...); "
+    "tensorrt or tensorrt-rtx: the bundle's plans",
 )  # fmt: skip
 @click.option("--threads", type=int, default=0, help="CPU threads; 0: one for each core")
 @click.option("--precision", default=FLOAT32, show_default=True, help="of the graphs: float32, or one that was added")
