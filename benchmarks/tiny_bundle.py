@@ -1,11 +1,13 @@
 """A bundle of a few kilobytes whose graphs do what the contract says, and nothing worth looking at.
 
 Everything of the engine runs on it within milliseconds: reading, verifying, loading into ONNX Runtime, sampling.
+``python -m benchmarks.tiny_bundle FOLDER`` writes it into a new folder.
 """
 
 from __future__ import annotations
 
 import hashlib
+import sys
 from pathlib import Path
 
 from onnx import TensorProto, checker, helper
@@ -120,3 +122,7 @@ def write_tiny_bundle(folder: Path) -> Path:
     for name, data in tiny_bundle().items():
         (folder / name).write_bytes(data)
     return folder
+
+
+if __name__ == "__main__":
+    write_tiny_bundle(Path(sys.argv[1]))

@@ -9,9 +9,9 @@ from msdm_engine.bundle import Bundle
 from msdm_engine.compose import ComposedGroup, Size, compose
 from msdm_engine.conditions.metadata import TextTokenizer
 from msdm_engine.contract import DENOISER
-from msdm_engine.engine import Padding
 from msdm_engine.errors import BundleError
 from msdm_engine.job import check_texts
+from msdm_engine.pipeline.padding import Padding
 from msdm_engine.redraw import check_critic_is_asked
 from msdm_engine.request import SetRequest
 

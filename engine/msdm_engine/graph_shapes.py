@@ -19,12 +19,22 @@ def split_dimension(dimension: str, graph: str) -> tuple[int, str]:
 
 
 def shapes_of(graph: str, tensors: Iterable[TensorSpec], dimensions: Mapping[str, int]) -> dict[str, Shape]:
-    """Shape of each tensor of a graph where its dynamic dimensions have these values."""
+    """Shape of each tensor of a graph where its dynamic dimensions have these values.
+
+    Raises:
+        BundleError: a dimension is not among them.
+    """
 
     def value(dimension: int | str) -> int:
         if isinstance(dimension, int):
             return dimension
         factor, name = split_dimension(dimension, graph)
+        if name not in dimensions:
+            raise BundleError(
+                f"the graph '{graph}' has the dimension '{dimension}', which nothing that it is given decides",
+                note=f"decided: {', '.join(dimensions)}",
+                hint="export the bundle again",
+            )
         return factor * dimensions[name]
 
     return {tensor.name: tuple(value(dimension) for dimension in tensor.shape) for tensor in tensors}

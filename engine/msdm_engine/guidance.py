@@ -10,8 +10,11 @@ outside the interval run one branch.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
+
+import numpy as np
 
 from msdm_engine.errors import RequestError
 
@@ -68,3 +71,10 @@ class Guidance:
 
 
 NO_GUIDANCE = Guidance()
+
+
+def without(conditions: dict[str, np.ndarray], dropped: Collection[str]) -> dict[str, np.ndarray]:
+    """Conditions of a guidance branch: those of the modalities in ``dropped`` become absent."""
+    hidden = {"morphology": ("maps", "maps_present"), "colour": ("colour", "colour_present"), "text": ("token_mask",)}
+    names = {name for modality in dropped for name in hidden[modality]}
+    return {name: np.zeros_like(value) if name in names else value for name, value in conditions.items()}

@@ -118,6 +118,7 @@ class PairSet:
             "colour": asdict(request.colour),
             "metadata": asdict(request.metadata),
             **_judgement(pair),
+            **({} if pair.halved_batch is None else {"batch": pair.halved_batch}),
         }
         for kind, array in (("image", pair.image), ("mask", pair.instances)):
             data = png_bytes(array, text)

@@ -86,6 +86,8 @@ class Pair:
         seen: what the bundle's critic sees in the image; None: it was not asked.
         draws: how often the pair was drawn; see :mod:`msdm_engine.redraw`.
         accepted: whether it reached the agreement asked for; None: none was asked for.
+        halved_batch: the batch that it was sampled in, where memory did not do for the one asked for: then its last
+            bits may be others. None: the one asked for.
     """
 
     request: PairRequest
@@ -94,6 +96,7 @@ class Pair:
     seen: Seen | None = None
     draws: int = 1
     accepted: bool | None = None
+    halved_batch: int | None = None
 
     @property
     def agreement(self) -> Agreement | None:

@@ -23,8 +23,7 @@ from msdm_engine.contract import (
     TEXT_ENCODER_OUTPUTS,
 )
 from msdm_engine.critic import image_from_pictures
-from msdm_engine.engine import without
-from msdm_engine.guidance import WITHOUT
+from msdm_engine.guidance import WITHOUT, without
 from msdm_engine.layouts import LayoutRequest, draw_layout
 from msdm_engine.manifest import Preset
 from msdm_engine.noise import gaussian

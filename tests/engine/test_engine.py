@@ -16,10 +16,10 @@ from msdm_engine.backends import open_backend
 from msdm_engine.conditions.decode import instances_from_maps
 from msdm_engine.conditions.maps import maps_from_instances
 from msdm_engine.contract import CONDITIONER, DENOISER, TEXT_ENCODER
-from msdm_engine.engine import Padding
 from msdm_engine.errors import BackendError, NumericsError, RequestError
 from msdm_engine.guidance import Guidance
 from msdm_engine.noise import gaussian
+from msdm_engine.pipeline.padding import Padding
 
 #: Colours that 8 bits hold exactly: value v is (v - 127.5) / 127.5.
 INSIDE, OUTSIDE = (100.0, 50.0, 190.0), (170.0, 140.0, 200.0)
@@ -90,6 +90,17 @@ def test_no_requests_give_no_pairs(fake_engine: Engine, fake_backend: Any) -> No
     assert fake_backend.calls == []
 
 
+def test_pairs_before_an_error_of_the_requests_are_handed_over(fake_engine: Engine) -> None:
+    def failing() -> Iterator[PairRequest]:
+        yield from (asked(index) for index in range(3))
+        raise ZeroDivisionError
+
+    pairs = fake_engine.sample(failing())
+    assert [next(pairs).request.index for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(ZeroDivisionError):
+        next(pairs)
+
+
 def test_requests_are_taken_as_they_are_needed(fake_engine: Engine) -> None:
     taken: list[int] = []
 
@@ -99,7 +110,7 @@ def test_requests_are_taken_as_they_are_needed(fake_engine: Engine) -> None:
             yield asked(index)
 
     next(fake_engine.sample(endless()))
-    assert taken == [0, 1]  # a batch of two: the next request may be an error, and these need not wait for it
+    assert taken == [0, 1, 2, 3]  # batches of two: the pair's own, and the one that is prepared meanwhile
 
 
 # --- batches and noise -----------------------------------------------------------------------------------------
@@ -168,7 +179,7 @@ def test_without_metadata_no_token_is_present(fake_engine: Engine, fake_backend:
 
 
 def test_few_texts_are_kept(fake_engine: Engine, fake_backend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("msdm_engine.engine.MAX_TEXTS", 2)
+    monkeypatch.setattr("msdm_engine.pipeline.conditions.MAX_TEXTS", 2)
     words = ["violet", "round", "nuclei", "violet", "nuclei"]
     list(fake_engine.sample([asked(i, metadata=Metadata(description=word)) for i, word in enumerate(words)]))
     ids = [int(call["token_ids"][0, 0]) for call in inputs_of(fake_backend, TEXT_ENCODER)]

@@ -46,6 +46,14 @@ class DeviceBackend(Backend, Protocol):
         """
         ...
 
+    def activation_bytes(self, graph: str, shapes: Mapping[str, tuple[int, ...]]) -> int:
+        """Memory that the graph needs inside for these shapes of its inputs and outputs; may be left out.
+
+        A backend that cannot say has no such method, and a bound is assumed instead
+        (:data:`msdm_engine.pipeline.memory.ACTIVATION_FACTOR`).
+        """
+        ...
+
 
 def open_backend(name: str, bundle: Bundle, *, threads: int = 0, precision: str = FLOAT32) -> Backend:
     """Opens the backend that was asked for, or fails; nothing is substituted.

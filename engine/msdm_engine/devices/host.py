@@ -84,8 +84,9 @@ class HostStream:
         """See the contract."""
         assert isinstance(event, HostEvent)
         self._outside_capture(f"the record of '{event.name}'")
-        event.flag = threading.Event()
-        self._add(event.flag)
+        flag = threading.Event()
+        self._add(flag)
+        event.flag = flag  # last: an interruption leaves no flag behind that nobody raises
 
     def wait(self, event: Event) -> None:
         """See the contract."""
@@ -150,7 +151,7 @@ class HostStream:
 
     def _do(self, reads: Sequence[Buffer], writes: Sequence[Buffer], run: Callable[[], None]) -> None:
         """Runs, unless what it reads is spoilt; a failure, or that one, spoils what it writes."""
-        failure = next(filter(None, (_failure_of(buffer) for buffer in reads)), None)
+        failure: BaseException | None = next(filter(None, (_failure_of(buffer) for buffer in reads)), None)
         for buffer in writes:
             assert isinstance(buffer, HostBuffer)  # of this device
             buffer.memory.mend(buffer.start, buffer.end)
@@ -159,10 +160,11 @@ class HostStream:
                 self.usage.busy(run)
             except MemoryError as error:
                 failure = DeviceMemoryError(f"no memory left on the stream '{self.name}': {error}")
-            except Exception as error:  # noqa: BLE001 (whatever it is, it belongs to who touches the result)
+            except BaseException as error:  # noqa: BLE001 (it belongs to who touches the result, not to this thread)
                 failure = error
         if failure is not None:
-            self._failure = self._failure or failure
+            if isinstance(failure, Exception):
+                self._failure = self._failure or failure
             for buffer in writes:
                 assert isinstance(buffer, HostBuffer)
                 buffer.memory.spoil(buffer.start, buffer.end, failure)
@@ -213,7 +215,7 @@ def _serve(tasks: SimpleQueue[Task | None], closing: threading.Event, usage: Usa
             task()
 
 
-def _failure_of(buffer: Buffer) -> Exception | None:
+def _failure_of(buffer: Buffer) -> BaseException | None:
     assert isinstance(buffer, HostBuffer)  # of this device
     return buffer.memory.failure(buffer.start, buffer.end)
 

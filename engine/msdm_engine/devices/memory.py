@@ -28,9 +28,9 @@ class Memory:
             ) from error
         start = -raw.ctypes.data % ALIGNMENT_BYTES
         self.bytes: np.ndarray | None = raw[start : start + nbytes]
-        self._spoilt: dict[tuple[int, int], Exception] = {}
+        self._spoilt: dict[tuple[int, int], BaseException] = {}
 
-    def spoil(self, start: int, end: int, error: Exception) -> None:
+    def spoil(self, start: int, end: int, error: BaseException) -> None:
         """What is read of these bytes from now on raises ``error``."""
         self._spoilt[start, end] = error
 
@@ -40,7 +40,7 @@ class Memory:
             kept = {at: error for at, error in self._spoilt.items() if at[0] < start or end < at[1]}
             self._spoilt = kept
 
-    def failure(self, start: int, end: int) -> Exception | None:
+    def failure(self, start: int, end: int) -> BaseException | None:
         """What spoilt any of these bytes."""
         return next((error for (a, b), error in self._spoilt.items() if a < end and start < b), None)
 
