@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from benchmarks.timer import measure
 
-from msdm_engine.backends import DeviceBackend
 from msdm_engine.bundle import Bundle
 from msdm_engine.contract import DENOISER, DENOISER_INPUTS, DENOISER_OUTPUTS, ROW
 from msdm_engine.devices.contract import Buffer
@@ -30,7 +29,7 @@ class Steps:
     """
 
     def __init__(
-        self, device: CudaDevice, stream: CudaStream, backend: DeviceBackend, bundle: Bundle, precision: str,
+        self, device: CudaDevice, stream: CudaStream, backend: Any, bundle: Bundle, precision: str,
         table: np.ndarray, size_px: int, batch: int,
     ) -> None:  # fmt: skip
         spec = bundle.in_precision(precision)[DENOISER]
