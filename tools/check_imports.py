@@ -33,7 +33,10 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
 ENGINE_FORBIDDEN = frozenset({"torch", "onnx", "transformers", "scipy", "skimage", "safetensors"})
 
 #: Runtimes of graphs and devices -> the one room of the engine that names them, so that the rest runs on any of them.
-RUNTIME_ROOMS = {"onnxruntime": "backends", "tensorrt": "backends", "tensorrt_rtx": "backends", "cuda": "devices"}
+RUNTIME_ROOMS = {
+    **dict.fromkeys(("onnxruntime", "openvino", "tensorrt", "tensorrt_rtx"), "backends"),
+    "cuda": "devices",
+}
 
 #: Folders outside the packages, each of which may import all packages, and itself only where True.
 OTHER_ROOTS = {"tests": False, "benchmarks": True, "tools": False}

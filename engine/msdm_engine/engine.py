@@ -10,20 +10,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
-from msdm_engine.backends import Backend, open_backend
+from msdm_engine.backends import Backend, open_backend, runs_on_cpu
 from msdm_engine.bundle import Bundle
 from msdm_engine.conditions.metadata import TextTokenizer
 from msdm_engine.contract import FLOAT32
 from msdm_engine.devices.contract import Device
 from msdm_engine.devices.host import HostDevice
+from msdm_engine.errors import RequestError
 from msdm_engine.guidance import Guidance
 from msdm_engine.manifest import Sampling
 from msdm_engine.pairs import Pair, PairRequest
 from msdm_engine.pipeline.batches import Batches
 from msdm_engine.pipeline.conditions import Conditions
+from msdm_engine.pipeline.parallel import share_cores, side_by_side
 from msdm_engine.pipeline.run import Run
 from msdm_engine.pipeline.runtime import Runtime
 
@@ -31,16 +34,24 @@ from msdm_engine.pipeline.runtime import Runtime
 class Engine:
     """Generates pairs; open with :meth:`open`, close with ``with``."""
 
-    def __init__(self, bundle: Bundle, backend: Backend, device: Device | None = None) -> None:
+    def __init__(self, bundle: Bundle, backend: Backend, device: Device | None = None, *, parallel: int = 1) -> None:
         """See :meth:`open`.
 
         Args:
             device: on whose memory the backend works, which the engine closes; None: the backend's own, else the host.
+            parallel: batches side by side; more than one only on the host.
         """
         self.bundle, self.backend = bundle, backend
         self.tokenizer = TextTokenizer(bundle.tokenizer, bundle.manifest.text_tokens)
         theirs: Device | None = getattr(backend, "device", None) if device is None else None
         self._runtime = Runtime(theirs or device or HostDevice(), bundle, backend, owns_device=theirs is None)
+        if parallel > 1 and self._runtime.device.kind != "host":
+            raise RequestError(
+                f"{parallel} batches side by side on a device of kind '{self._runtime.device.kind}'",
+                note="a GPU runs one after another, and overlaps what surrounds their steps",
+                hint="leave it out",
+            )
+        self._beside = [Runtime(HostDevice(), bundle, backend) for _ in range(parallel - 1)]
         self._conditions = Conditions(bundle, backend, self.tokenizer)
 
     @staticmethod
@@ -49,6 +60,7 @@ class Engine:
         *,
         backend: str = "onnxruntime",
         threads: int = 0,
+        parallel: int = 0,
         precision: str = FLOAT32,
     ) -> Engine:
         """Opens a bundle on a backend.
@@ -56,14 +68,20 @@ class Engine:
         Args:
             bundle: folder of the bundle or an opened one; None is the reference bundle that ships with msdm.
             backend: see :data:`msdm_engine.backends.BACKENDS`.
-            threads: CPU threads; 0 is one for each core. Pixels are bit-equal for equal threads only.
+            threads: CPU threads of a batch; 0: one, or what the cores have for each of ``parallel``. Pixels are
+                bit-equal for equal threads only.
+            parallel: batches side by side on the CPU; 0: as many as the cores have room for. Pixels are the same.
             precision: of the graphs: ``float32``, or what `msdm-export precision` added to the bundle.
 
         Raises:
             BundleError, BackendError, RequestError.
         """
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-        return Engine(opened, open_backend(backend, opened, threads=threads, precision=precision))
+        if not runs_on_cpu(backend):
+            return Engine(opened, open_backend(backend, opened, threads=threads, precision=precision))
+        threads, parallel = share_cores(threads, parallel)
+        made = open_backend(backend, opened, threads=threads, parallel=parallel, precision=precision)
+        return Engine(opened, made, parallel=parallel)
 
     def __enter__(self) -> Engine:
         return self
@@ -75,7 +93,8 @@ class Engine:
 
     def close(self) -> None:
         """Ends the device's threads after what they are doing, and releases memory and backend."""
-        self._runtime.close()
+        for runtime in (*self._beside, self._runtime):
+            runtime.close()
         self.backend.close()
 
     def sample(
@@ -91,7 +110,8 @@ class Engine:
         Consecutive requests of one size share a batch; a short batch is filled up to ``sampling.batch`` with
         copies of its last request, because the batch shape decides the last bits of a pixel. Two batches are under
         way at most (:mod:`msdm_engine.pipeline`): when the first pair of one comes, requests were taken to the end of
-        the next. Several of these iterators may be open at once, and used in turns.
+        the next; batches side by side have as many each (:mod:`msdm_engine.pipeline.parallel`). Several of these
+        iterators may be open at once, and used in turns.
 
         Args:
             sampling: solver, steps and batch; None: the bundle's own. Change it with
@@ -110,7 +130,14 @@ class Engine:
         manifest = self.bundle.manifest
         sampling = sampling or manifest.sampling
         stride = manifest.critic["stride"] if critic and manifest.critic is not None else None
-        run = Run(
-            self._runtime, self._conditions, sampling, manifest.guidance if guidance is None else guidance, stride
-        )
-        yield from run.pairs(Batches(requests, sampling.batch, self._runtime.limits))
+        guidance = manifest.guidance if guidance is None else guidance
+
+        def run_on(runtime: Runtime, requests: Iterable[PairRequest]) -> Iterator[Pair]:
+            run = Run(runtime, self._conditions, sampling, guidance, stride)
+            return run.pairs(Batches(requests, sampling.batch, runtime.limits))
+
+        if not self._beside:
+            yield from run_on(self._runtime, requests)
+            return
+        samples = [partial(run_on, runtime) for runtime in (self._runtime, *self._beside)]
+        yield from side_by_side(samples, Batches(requests, sampling.batch, {}))

@@ -219,7 +219,7 @@ def test_graphs_that_are_no_onnx(bundle_folder: Path, tmp_path: Path) -> None:
     arguments = ["sample", "--bundle", str(bundle_folder), *map(str, LAYOUT), "--out", str(tmp_path / "out")]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == errors.BackendError.exit_code
-    assert "the graph 'text_encoder': it is no ONNX model" in result.stderr
+    assert "the graph 'text_encoder' cannot be loaded: it is no ONNX model" in result.stderr
     assert not (tmp_path / "out").exists()
 
 

@@ -13,7 +13,7 @@ from msdm_engine.devices.contract import Buffer, Device, Work
 from msdm_engine.errors import RequestError, nearest
 from msdm_engine.plan_spec import PLAN_BACKENDS
 
-BACKENDS = ("onnxruntime", *PLAN_BACKENDS)
+BACKENDS = ("onnxruntime", "openvino", *PLAN_BACKENDS)
 
 
 class Backend(Protocol):
@@ -55,18 +55,33 @@ class DeviceBackend(Backend, Protocol):
         ...
 
 
-def open_backend(name: str, bundle: Bundle, *, threads: int = 0, precision: str = FLOAT32) -> Backend:
+def runs_on_cpu(name: str) -> bool:
+    """Whether a backend of this name computes on the host's cores, where batches may run side by side."""
+    runtime, _, words = name.partition(":")
+    return runtime in ("onnxruntime", "openvino") and words.partition(",")[0].lower() in ("", "cpu")
+
+
+def open_backend(
+    name: str, bundle: Bundle, *, threads: int = 0, parallel: int = 1, precision: str = FLOAT32
+) -> Backend:
     """Opens the backend that was asked for, or fails; nothing is substituted.
 
     Args:
-        name: one of :data:`BACKENDS`; ``onnxruntime`` with a provider behind a colon, see
-            :mod:`msdm_engine.backends.providers`.
+        name: one of :data:`BACKENDS`; ``onnxruntime`` with a provider behind a colon, ``openvino`` with a device, see
+            :mod:`msdm_engine.backends.providers` and :mod:`msdm_engine.backends.openvino`.
         threads: CPU threads of a graph; 0: one for each core. Plans have none.
+        parallel: how many graphs will run at the same time on the CPU, each on threads of its own.
         precision: of the graphs or plans; the bundle has it, or it is an error.
     """
     runtime, colon, words = name.partition(":")
     if runtime not in BACKENDS or (colon and not words):
         raise RequestError(f"unknown backend '{name}'", note=nearest(name, BACKENDS))
+    if runtime == "openvino":
+        from msdm_engine.backends.openvino import OpenVinoBackend, parse_options
+
+        return OpenVinoBackend(
+            bundle, threads=threads, parallel=parallel, precision=precision, options=parse_options(words)
+        )
     if runtime in PLAN_BACKENDS:
         if colon:
             raise RequestError(f"backend '{name}'", note=f"'{runtime}' has no execution providers")

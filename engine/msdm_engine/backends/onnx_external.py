@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from msdm_engine.errors import BackendError, BundleError
+
 #: Message -> field number -> message of that field, from onnx.proto.
 _MESSAGES: dict[str, dict[int, str]] = {
     "model": {7: "graph", 20: "training", 25: "function"},
@@ -24,6 +26,26 @@ _EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # of a tensor
 #: Graphs within graphs; protobuf itself stops at 100 messages, three of which make one.
 _MAX_DEPTH = 100
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+
+def check_is_whole(name: str, graph: bytes) -> None:
+    """A graph that is no ONNX model, or names other files, goes to no parser.
+
+    Raises:
+        BackendError, BundleError.
+    """
+    try:
+        external = has_external_data(graph)
+    except ValueError as error:
+        raise BackendError(
+            f"the graph '{name}' cannot be loaded: it is no ONNX model ({error})", hint="export the bundle again"
+        ) from error
+    if external:
+        raise BundleError(
+            f"graph '{name}' keeps weights in another file",
+            note="a graph of a bundle holds its weights itself, so that its hash covers them",
+            hint="export the bundle again",
+        )
 
 
 def has_external_data(model: bytes) -> bool:

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from msdm_engine.backends.onnx_binding import bind_session
-from msdm_engine.backends.onnx_external import has_external_data
+from msdm_engine.backends.onnx_external import check_is_whole
 from msdm_engine.backends.providers import CPU, Provider, check_is_used, choose
 from msdm_engine.bundle import Bundle
 from msdm_engine.contract import FLOAT32
 from msdm_engine.devices.contract import Buffer, Device, Stream, Work
-from msdm_engine.errors import BackendError, BundleError, DeviceError, DeviceMemoryError, RequestError
+from msdm_engine.errors import BackendError, DeviceError, DeviceMemoryError, RequestError
 from msdm_engine.manifest import GraphSpec, Variant
 
 MAX_THREADS = 1024
@@ -25,23 +25,6 @@ BF16 = "bf16"
 #: Providers that read and write the host's memory; and those of an NVIDIA GPU, on a stream that they can be given.
 ON_HOST = (CPU, "OpenVINOExecutionProvider")
 ON_CUDA = ("CUDAExecutionProvider", "TensorrtExecutionProvider", "NvTensorRTRTXExecutionProvider")
-
-
-def _check_is_whole(name: str, graph: bytes) -> None:
-    """A graph that is no ONNX model, or names other files, goes to no parser."""
-    try:
-        external = has_external_data(graph)
-    except ValueError as error:
-        raise BackendError(
-            f"ONNX Runtime cannot load the graph '{name}': it is no ONNX model ({error})",
-            hint="export the bundle again",
-        ) from error
-    if external:
-        raise BundleError(
-            f"graph '{name}' keeps weights in another file",
-            note="a graph of a bundle holds its weights itself, so that its hash covers them",
-            hint="export the bundle again",
-        )
 
 
 def _hint(precision: str) -> str:
@@ -103,7 +86,7 @@ class OnnxRuntimeBackend:
         self._sessions: dict[str, Any] = {}
         for name, spec in bundle.in_precision(precision).items():
             graph = bundle.contents[spec.file]
-            _check_is_whole(name, graph)
+            check_is_whole(name, graph)
             try:
                 # Left to itself, a session that fails tries again with other providers, and prints that it does.
                 session = onnxruntime.InferenceSession(graph, options, enable_fallback=0, **chosen)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from threading import Lock
 
 import numpy as np
 
@@ -30,6 +31,7 @@ class Conditions:
         (states,) = bundle.manifest.graphs[TEXT_ENCODER].outputs
         self._width = int(states.shape[-1])
         self._texts: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        self._lock = Lock()  # batches side by side share what is kept
 
     def write(self, requests: Sequence[PairRequest], branches: Sequence[str], into: Mapping[str, np.ndarray]) -> None:
         """Writes the conditioner's inputs of all branches, one after another: [G B, ...] each.
@@ -77,6 +79,10 @@ class Conditions:
 
     def _text(self, request: PairRequest) -> tuple[np.ndarray, np.ndarray]:
         """Token states and mask of the request's text; encoded once."""
+        with self._lock:
+            return self._encoded(request)
+
+    def _encoded(self, request: PairRequest) -> tuple[np.ndarray, np.ndarray]:
         text = request.metadata.text()
         if text not in self._texts:
             ids, mask = self._tokenizer.encode(text)

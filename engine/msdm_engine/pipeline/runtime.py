@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from threading import RLock
 
 from msdm_engine.backends import Backend
 from msdm_engine.bundle import Bundle
@@ -48,6 +49,8 @@ class Runtime:
         self._idle: OrderedDict[Setting, list[Order]] = OrderedDict()
         #: pairs in a batch at most, by size, where memory ended midway
         self.limits: dict[Size, int] = {}
+        # Runs of two iterators may be on it from two threads (batches side by side).
+        self._lock = RLock()
         #: for measurements and tests: how often a lane was opened
         self.opened = 0
 
@@ -80,6 +83,10 @@ class Runtime:
             DeviceMemoryError: see :func:`check_fits`; or memory ended though it should have been enough.
             MsdmError: a graph cannot be bound.
         """
+        with self._lock:
+            return self._check_out(setting)
+
+    def _check_out(self, setting: Setting) -> Order:
         if self._idle.get(setting):
             order = self._idle[setting].pop()
             order.lane.dropped = False
@@ -100,8 +107,9 @@ class Runtime:
 
     def check_in(self, order: Order) -> None:
         """Takes a lane back, on which nothing is under way."""
-        self._idle.setdefault(order.lane.setting, []).append(order)
-        self._idle.move_to_end(order.lane.setting)
+        with self._lock:
+            self._idle.setdefault(order.lane.setting, []).append(order)
+            self._idle.move_to_end(order.lane.setting)
 
     def _close_idle(self, keep: int) -> int:
         """Closes idle lanes but the ``keep`` used last; returns how many."""

@@ -61,7 +61,7 @@ class FakeRuntime(ModuleType):
 
 def opened(name: str, folder: Path, runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch, **manifest: Any) -> Any:
     monkeypatch.setitem(sys.modules, "onnxruntime", runtime)
-    monkeypatch.setattr(backend_module, "_check_is_whole", lambda *_: None)  # these graphs are no ONNX
+    monkeypatch.setattr(backend_module, "check_is_whole", lambda *_: None)  # these graphs are no ONNX
     bundle = Bundle.open(folder)
     runtime.specs = iter(bundle.manifest.graphs.values())
     for key, value in manifest.items():

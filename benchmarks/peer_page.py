@@ -1,0 +1,51 @@
+"""``docs/peers.md``: the tables of :mod:`benchmarks.peers`, written from its JSON and from nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+HEAD = """# This engine and its peers
+
+Written by `python -m benchmarks.peers` from [peers.json](../benchmarks/results/peers.json); do not edit. Same weights,
+requests, noise, steps and machine; conditions, rounding and PNG files are the same code for all. Medians of interleaved
+runs. A ratio above 1 says how many times longer than the engine's fastest configuration in that column a peer takes.
+"""
+
+
+def write_page(path: Path, document: dict[str, Any]) -> None:
+    """Writes the page."""
+    machine = document["environment"]
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    lines = [HEAD, f"{machine['cpu_count']} cores, {machine['machine']}; {versions}.", ""]
+    if "speedup_over_fastest_peer" in document:
+        lines += [
+            "Smallest ratio of the fastest peer without our split graphs to the engine, 128 px, batch 1 and 4, 8 and "
+            f"20 steps, end to end: **{document['speedup_over_fastest_peer']:.2f}** at any precision, "
+            f"{document['speedup_at_float32']:.2f} within float32, {document['speedup_at_half']:.2f} within bfloat16.",
+            "",
+        ]
+    lines += ["## Requests to files, ms a pair", "", *table(document["sets"])]
+    lines += ["", "## One step, ms a pair", "", *table(document["steps"])]
+    lines += ["", "`torch.compile` is timed in the cells of the ratio above only: it compiles for a minute each.", ""]
+    path.write_text("\n".join(lines), encoding="utf-8")
+
+
+def table(cells: dict[str, Any]) -> Iterator[str]:
+    """A row for each peer, a column for each cell."""
+    names = list(dict.fromkeys(peer["name"] for cell in cells.values() for peer in cell["peers"]))
+    columns = [name.replace(", 1 steps", "").replace(" px, batch ", " px x ") for name in cells]
+    yield f"| | {' | '.join(columns)} |"
+    yield f"|---|{'---:|' * len(cells)}"
+    for name in names:
+        shown = []
+        for cell in cells.values():
+            found = {peer["name"]: peer for peer in cell["peers"]}
+            ours = [peer["seconds_per_pair"] for peer in cell["peers"] if peer["engine"]]
+            if name not in found:
+                shown.append("-")
+                continue
+            seconds = found[name]["seconds_per_pair"]
+            shown.append(f"{seconds * 1e3:.0f}" + (f" ({seconds / min(ours):.2f})" if ours else ""))
+        yield f"| {name} | {' | '.join(shown)} |"
