@@ -377,7 +377,7 @@ def test_backends_are_opened_by_name_or_say_what_is_missing(
     bundle_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = Bundle.open(bundle_folder)
-    assert BACKENDS == ("onnxruntime", "tensorrt", "tensorrt-rtx")
+    assert {"onnxruntime", "tensorrt", "tensorrt-rtx"} <= set(BACKENDS)
     with pytest.raises(RequestError, match="did you mean 'tensorrt'"):
         open_backend("tensort", bundle)
     with pytest.raises(RequestError, match="no execution providers") as caught:
