@@ -86,7 +86,8 @@ def page(document: dict[str, Any]) -> str:
         found = json.dumps(part["found"]) if "found" in part else part.get("why", "")
         lines.append(f"| {name} | {part['state']} | {part.get('seconds', '')} | {found.replace('|', '/')} |")
     unproved = [name for name in PARTS if document["parts"].get(name, {}).get("state") != PROVED]
-    lines += ["", f"Unproven: {', '.join(unproved) or 'nothing'}.", ""]
+    claims = [f"- {name}: {(PARTS[name].__doc__ or '').splitlines()[0]}" for name in unproved]
+    lines += ["", *(["Unproven:", "", *claims] if claims else ["Unproven: nothing."]), ""]
     return "\n".join(lines)
 
 
@@ -105,7 +106,7 @@ def main(arguments: list[str] | None = None) -> int:
     document: dict[str, Any] = {"for": key, "parts": kept(old, key, asked.again), "environment": environment("numpy")}
     for name in PARTS:
         if name not in document["parts"]:
-            document["parts"][name] = run_apart(name)
+            document["parts"][name] = run_apart(name) if key["gpus"] else run_part(name)  # no GPU: no driver to fear
             write_json(asked.out, document)
             write_atomically(asked.out.with_suffix(".md"), page(document).encode())
         part = document["parts"][name]

@@ -1,18 +1,20 @@
-"""Raw CUDA through cuda-python for the acceptance: kernels from source, pinned copies, streams, events, graphs.
+"""Kernels from source for the acceptance, on the engine's own device: streams, buffers, events and graphs are its.
 
-The modules of ``cuda.bindings`` are handed in, so that a test can record what would be called. Nothing of
-``cuda.core`` is used: its graph builder crashes on an invalidated capture, and some of its calls hang without a driver.
+The modules of ``cuda.bindings`` are handed in, so that a test can record what would be called.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from benchmarks.timer import measure
+
+from msdm_engine.devices.contract import Stream, Work
+from msdm_engine.devices.cuda import CudaDevice
+from msdm_engine.noise import gaussian
 
 SOURCE = r"""
 // Philox4x32-10 (Salmon et al. 2011): one block of four words a thread, counter (block, y, channel + 256 step, sample).
@@ -41,17 +43,26 @@ extern "C" __global__ void update(float* x, float* d_prev, const float* z, const
 """
 
 THREADS = 256
+REPEATS = 20
+F32 = np.dtype(np.float32)
 
 
 class CudaFailure(RuntimeError):
-    """A CUDA call returned an error code."""
+    """A call of the driver or of NVRTC returned an error code."""
+
+
+def call(function: Any, *arguments: Any) -> Any:
+    """Calls and unpacks: ``(error,)`` -> None, ``(error, value)`` -> value; raises CudaFailure."""
+    error, *values = function(*arguments)
+    if int(error) != 0:
+        raise CudaFailure(f"{function.__name__} returned {error!r}")
+    return values[0] if values else None
 
 
 @dataclass(frozen=True)
-class Cuda:
-    """``cuda.bindings.runtime``, ``.driver`` and ``.nvrtc``."""
+class Compiler:
+    """``cuda.bindings.driver`` and ``.nvrtc``."""
 
-    runtime: Any
     driver: Any
     nvrtc: Any
 
@@ -71,107 +82,89 @@ class Cuda:
         module = call(self.driver.cuModuleLoadData, cubin)
         return {name: call(self.driver.cuModuleGetFunction, module, name.encode()) for name in ("philox", "update")}
 
-    def launch(self, kernel: Any, stream: Any, threads: int, *arguments: tuple[Any, Any]) -> None:
+    def launch(self, kernel: Any, stream: Stream, threads: int, *arguments: tuple[Any, Any]) -> None:
         """One kernel over ``threads`` threads; arguments as (value, ctypes type)."""
         values, types = zip(*arguments, strict=True)
         blocks = -(-threads // THREADS)
-        call(self.driver.cuLaunchKernel, kernel, blocks, 1, 1, THREADS, 1, 1, 0, stream, (values, types), 0)
-
-    @contextmanager
-    def captured(self, stream: Any) -> Iterator[Callable[[], Any]]:
-        """Records a stream, in thread-local mode so that other threads may go on; gives the executable graph after.
-
-        A capture that fails is still ended, and the error is cleared: the stream stays usable.
-        """
-        runtime = self.runtime
-        made: list[Any] = []
-        call(runtime.cudaStreamBeginCapture, stream, runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal)
-        try:
-            yield lambda: made[0]
-        except BaseException:
-            runtime.cudaStreamEndCapture(stream)
-            runtime.cudaGetLastError()
-            raise
-        graph = call(runtime.cudaStreamEndCapture, stream)
-        made.append(call(runtime.cudaGraphInstantiate, graph, 0))
-        call(runtime.cudaGraphDestroy, graph)
-
-
-def call(function: Any, *arguments: Any) -> Any:
-    """Calls and unpacks: ``(error,)`` -> None, ``(error, value)`` -> value.
-
-    Raises:
-        CudaFailure: the error code is not zero.
-    """
-    error, *values = function(*arguments)
-    if int(error) != 0:
-        raise CudaFailure(f"{function.__name__} returned {error!r}")
-    return values[0] if values else None
+        call(self.driver.cuLaunchKernel, kernel, blocks, 1, 1, THREADS, 1, 1, 0, stream.handle, (values, types), 0)
 
 
 class Trajectory:
     """The solver's update over a table, on two streams: copies on one, kernels on the other, events between them."""
 
-    def __init__(self, cuda: Cuda, kernels: dict[str, Any], table: np.ndarray, shape: tuple[int, ...]) -> None:
-        self.cuda, self.kernel, self.table, self.shape = cuda, kernels["update"], table.astype(np.float32), shape
-        self.bytes = 4 * int(np.prod(shape))
-        runtime = cuda.runtime
-        self.copies, self.work = (call(runtime.cudaStreamCreateWithFlags, 1) for _ in range(2))  # 1: non-blocking
-        self.ready, self.begin, self.end = (call(runtime.cudaEventCreate) for _ in range(3))
-        self.pinned = call(runtime.cudaMallocHost, self.bytes)
-        self.x, self.d_prev, self.z = (call(runtime.cudaMalloc, self.bytes) for _ in range(3))
-        self.rows = call(runtime.cudaMalloc, self.table.nbytes)
+    def __init__(
+        self, device: CudaDevice, compiler: Compiler, kernel: Any, table: np.ndarray, shape: tuple[int, ...]
+    ) -> None:
+        self.steps, self.n = len(table), int(np.prod(shape))
+        self.copies, self.work = device.stream("copies"), device.stream("work")
+        self.ready = device.event("ready")
+        self.host = {name: device.buffer(f"{name} on the host", shape, F32, "host") for name in ("x", "z", "zeros")}
+        self.x, self.d_prev, self.z = (device.buffer(name, shape, F32) for name in ("x", "d_prev", "z"))
+        self.rows = device.buffer("rows", table.shape, F32)
+        self.host_rows = device.buffer("rows on the host", table.shape, F32, "host")
+        self.host_rows.array()[:] = table
+        self._updates = [self._update(compiler, kernel, i) for i in range(self.steps)]
+
+    def _update(self, compiler: Compiler, kernel: Any, step: int) -> Work:
+        row, pointer = self.rows.part(f"row {step}", (5,), 20 * step), ctypes.c_void_p
+        arguments = [(buffer.pointer, pointer) for buffer in (self.x, self.d_prev, self.z, row)]
+
+        def run(stream: Stream) -> None:
+            compiler.launch(kernel, stream, self.n, *arguments, (self.n, ctypes.c_uint))
+
+        return Work("update", (self.x, self.d_prev, self.z, row), (self.x, self.d_prev), run)
 
     def load(self, x: np.ndarray, z: np.ndarray) -> None:
         """Start and noise to the device through pinned memory; the kernels' stream waits for an event, not the host."""
-        runtime, kind = self.cuda.runtime, self.cuda.runtime.cudaMemcpyKind.cudaMemcpyHostToDevice
-        for target, array in ((self.x, x), (self.z, z)):
-            ctypes.memmove(int(self.pinned), np.ascontiguousarray(array, np.float32).ctypes.data, self.bytes)
-            call(runtime.cudaMemcpyAsync, target, self.pinned, self.bytes, kind, self.copies)
-            call(runtime.cudaStreamSynchronize, self.copies)  # the one pinned buffer is used again
-        call(runtime.cudaMemcpyAsync, self.rows, self.table.ctypes.data, self.table.nbytes, kind, self.copies)
-        call(runtime.cudaMemsetAsync, self.d_prev, 0, self.bytes, self.copies)
-        call(runtime.cudaEventRecord, self.ready, self.copies)
-        call(runtime.cudaStreamWaitEvent, self.work, self.ready, 0)
+        self.host["x"].array()[:], self.host["z"].array()[:] = x, z
+        for target, source in ((self.x, "x"), (self.z, "z"), (self.d_prev, "zeros")):
+            self.copies.copy(target, self.host[source])
+        self.copies.copy(self.rows, self.host_rows)
+        self.copies.record(self.ready)
+        self.work.wait(self.ready)
 
-    def steps(self) -> None:
+    def run(self) -> None:
         """Every row of the table: launches only; nothing is allocated, synchronised or copied."""
-        pointer = ctypes.c_void_p
-        for i in range(len(self.table)):
-            row = int(self.rows) + i * self.table.strides[0]
-            arguments = [(int(p), pointer) for p in (self.x, self.d_prev, self.z)] + [(row, pointer)]
-            n = self.bytes // 4
-            self.cuda.launch(self.kernel, self.work, n, *arguments, (n, ctypes.c_uint))
+        for update in self._updates:
+            self.work.submit(update)
 
     def fetch(self) -> np.ndarray:
         """The state after what was launched: [*shape] float32."""
-        runtime, out = self.cuda.runtime, np.empty(self.shape, np.float32)
-        kind = runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost
-        call(runtime.cudaMemcpyAsync, self.pinned, self.x, self.bytes, kind, self.work)
-        call(runtime.cudaStreamSynchronize, self.work)
-        ctypes.memmove(out.ctypes.data, int(self.pinned), self.bytes)
-        return out
+        self.work.copy(self.host["x"], self.x)
+        self.work.synchronize()
+        return self.host["x"].array().copy()
 
-    def milliseconds(self, launch: Callable[[], None], repeats: int) -> float:
-        """Device time of one launch, from two events around ``repeats`` of them."""
-        runtime = self.cuda.runtime
-        call(runtime.cudaEventRecord, self.begin, self.work)
-        for _ in range(repeats):
-            launch()
-        call(runtime.cudaEventRecord, self.end, self.work)
-        call(runtime.cudaEventSynchronize, self.end)
-        return float(call(runtime.cudaEventElapsedTime, self.begin, self.end)) / repeats
 
-    def close(self) -> None:
-        """Frees memory, events and streams."""
-        runtime = self.cuda.runtime
-        call(runtime.cudaFreeHost, self.pinned)
-        for pointer in (self.x, self.d_prev, self.z, self.rows):
-            call(runtime.cudaFree, pointer)
-        for event in (self.ready, self.begin, self.end):
-            call(runtime.cudaEventDestroy, event)
-        for stream in (self.copies, self.work):
-            call(runtime.cudaStreamDestroy, stream)
+def compare_trajectory(
+    device: CudaDevice, run: Trajectory, table: np.ndarray, shape: tuple[int, ...]
+) -> dict[str, Any]:
+    """Launched, then captured and replayed: both are NumPy's to the bit; and what each takes.
+
+    Raises:
+        AssertionError: they are not.
+    """
+    x, z = (np.stack([gaussian(1, i, step, *shape[1:]) for i in range(shape[0])]) for step in (0, 1))
+    expected = trajectory_in_numpy(x, z, table)
+    run.load(x, z)
+    run.run()
+    assert np.array_equal(run.fetch(), expected), "launched kernels differ from NumPy"
+    with run.work.capture("trajectory") as graph:
+        run.run()
+    trajectory = graph()
+    run.load(x, z)
+    run.work.replay(trajectory)
+    assert np.array_equal(run.fetch(), expected), "the replayed graph differs from NumPy"
+
+    def launched() -> None:
+        run.run()
+        run.work.synchronize()
+
+    def replayed() -> None:
+        run.work.replay(trajectory)
+        run.work.synchronize()
+
+    times = measure({"launched": launched, "replayed": replayed}, warmups=2, repeats=REPEATS)
+    return {"seconds": {name: timing.as_dict() for name, timing in times.items()}}
 
 
 def trajectory_in_numpy(x: np.ndarray, z: np.ndarray, table: np.ndarray) -> np.ndarray:

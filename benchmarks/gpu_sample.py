@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,8 @@ from benchmarks.sample import requests
 from benchmarks.timer import measure
 
 from msdm_engine import Bundle, Engine, Pair, PairRequest
-from msdm_engine.plan_spec import PlanSpec
+from msdm_engine.backends import Backend, open_backend
+from msdm_engine.graph_shapes import shapes_of
 
 #: Largest difference of a pixel (of 255) and the relative L2 error of a float16 graph that are taken for agreement.
 MAX_PIXEL, MAX_RELATIVE_L2 = 2, 1e-2
@@ -37,38 +37,28 @@ def _sample(engine: Engine, wanted: Sequence[PairRequest]) -> list[Pair]:
     return list(engine.sample(wanted))
 
 
-def build_and_run(folder: Path, backend: str, target: str) -> dict[str, Any]:
-    """Builds each graph in float16, loads and runs it, and compares it with the same graph on the CPU."""
-    from msdm_export.plans.job import BuildRequest, build
-    from msdm_export.precision.variants import add_precision
-
-    sampling = Bundle.open().manifest.sampling
-    add_precision(Bundle.open().folder, "fp16", out=folder)
-    profile = f"{sampling.size_px}:{sampling.batch}"
-    build(BuildRequest(folder, backend, (target,), (profile,), "fp16"))
-    bundle = Bundle.open(folder)
-    return {name: _run(bundle, name, plan) for name, plan in bundle.manifest.plans.items()}
+def compare_plans(bundle: Bundle, backend: str) -> dict[str, Any]:
+    """Every plan of the bundle through the engine's backend, against the same graph on the CPU; and its time."""
+    plans = open_backend(backend, bundle, precision="fp16")
+    reference = open_backend("onnxruntime", bundle, precision="fp16")
+    found = {name: _compare(bundle, name, plans, reference) for name in bundle.manifest.plans}
+    for opened in (plans, reference):
+        opened.close()
+    return found
 
 
-def _run(bundle: Bundle, name: str, plan: PlanSpec) -> dict[str, Any]:
-    import onnxruntime
-    from polygraphy.backend.trt import TrtRunner, engine_from_bytes
-
-    from msdm_export.plans.profiles import input_shapes
-
+def _compare(bundle: Bundle, name: str, plans: Backend, reference: Backend) -> dict[str, Any]:
+    plan = bundle.manifest.plans[name]
     spec = bundle.in_precision(plan.precision)[plan.graph]
-    shapes = input_shapes(plan.graph, spec, {key: low for key, (low, _, _) in plan.profile.items()})
+    shapes = shapes_of(plan.graph, spec.inputs, {key: low for key, (low, _, _) in plan.profile.items()})
     rng = np.random.default_rng(0)
     feed = {t.name: rng.uniform(0, 1, shapes[t.name]).astype(t.dtype) for t in spec.inputs}
-    session = onnxruntime.InferenceSession(bundle.contents[spec.file], providers=["CPUExecutionProvider"])
-    expected = dict(zip([o.name for o in session.get_outputs()], session.run(None, feed), strict=True))
-    with TrtRunner(engine_from_bytes(bundle.plan_bytes(name))) as runner:
-        found = {key: np.array(value) for key, value in runner.infer(feed).items()}
-        seconds = measure({"run": lambda: runner.infer(feed)}, warmups=2, repeats=9)["run"].as_dict()
+    expected, found = reference.run(plan.graph, feed), plans.run(plan.graph, feed)
     errors = {key: _relative_l2(found[key], value) for key, value in expected.items()}
     worst = max(errors, key=lambda key: errors[key])
     assert errors[worst] < MAX_RELATIVE_L2, f"output '{worst}' of {name} is {errors[worst]:.2e} off"
-    return {"relative_l2": errors, "seconds": seconds}
+    seconds = measure({"run": lambda: plans.run(plan.graph, feed)}, warmups=2, repeats=9)["run"].as_dict()
+    return {"relative_l2": errors, "seconds_with_copies": seconds}
 
 
 def _relative_l2(found: np.ndarray, expected: np.ndarray) -> float:

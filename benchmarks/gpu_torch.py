@@ -59,3 +59,9 @@ def _milliseconds(torch: Any, step: Any, repeats: int = 20) -> float:
     end.record()
     torch.cuda.synchronize()
     return float(begin.elapsed_time(end)) / repeats
+
+
+def gemm_seconds(torch: Any, side: int, repeats: int = 20) -> float:
+    """One product of two half-precision matrices, the matrix peak of this GPU as PyTorch reaches it."""
+    a, b = (torch.randn(side, side, device="cuda", dtype=torch.float16) for _ in range(2))
+    return _milliseconds(torch, lambda: a @ b, repeats) / 1e3

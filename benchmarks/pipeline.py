@@ -24,9 +24,9 @@ from msdm_engine import Bundle, Engine, PairRequest
 from msdm_engine.compose import compose
 from msdm_engine.contract import CONDITIONER, DENOISER, DENOISER_INPUTS
 from msdm_engine.guidance import NO_GUIDANCE
-from msdm_engine.job import generate
 from msdm_engine.manifest import Sampling
 from msdm_engine.noise import gaussian
+from msdm_engine.output.job import generate
 from msdm_engine.pipeline.conditions import Conditions
 from msdm_engine.request import GroupRequest, Layout, SetRequest
 

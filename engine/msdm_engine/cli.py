@@ -60,7 +60,8 @@ def main() -> None:
 @click.option("--bundle", type=PATH, help="bundle folder [default: the reference bundle]")
 @click.option(
     "--backend", default="onnxruntime", show_default=True,
-    help="onnxruntime, or with a provider and its options: onnxruntime:cuda,device_id=1 (tensorrt, openvino, ...)",
+    help="onnxruntime, or with a provider and its options: onnxruntime:cuda,device_id=1 (tensorrt, openvino, ...); "
+    "tensorrt or tensorrt-rtx: the bundle's plans",
 )  # fmt: skip
 @click.option("--threads", type=int, default=0, help="CPU threads of a batch; 0: one. They decide the last bits")
 @click.option(

@@ -56,7 +56,8 @@ class StageMemory:
             )
 
     def close(self) -> None:
-        """Frees the blocks."""
-        for block in self.blocks:
-            block.free()
+        """Frees the blocks, where the device has not done so; graphs that hold them are freed before (DeviceError)."""
+        if not self._device.closed:
+            for block in self.blocks:
+                block.free()
         self.blocks.clear()

@@ -71,9 +71,10 @@ class StagedRuns:
         return {tensor.name: binding.on_host[tensor.name].array().copy() for tensor in spec.outputs}
 
     def close(self) -> None:
-        """Frees all buffers; the work goes with them."""
-        for binding in self._kept.values():
-            binding.free()
+        """Frees all buffers, where the device has not done so; the work goes with them."""
+        if not self._device.closed:
+            for binding in self._kept.values():
+                binding.free()
         self._kept.clear()
 
     def _bound(self, graph: str, spec: GraphSpec | Variant, shapes: dict[str, Shape]) -> Binding:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from msdm_engine.bundle import Bundle
-from msdm_engine.bundle_folder import claimed
+from msdm_engine.bundle_folder import check_may_change, claimed
 from msdm_engine.doctor.probe import probe_gpus
 from msdm_engine.errors import BackendError, RequestError, nearest
 from msdm_engine.plan_spec import PLAN_FOLDER, PLAN_PRECISIONS, PlanSpec, Range
@@ -74,6 +74,8 @@ def build(request: BuildRequest, report: Callable[[str], None] = lambda _: None)
     if request.precision not in PLAN_PRECISIONS:
         raise RequestError(f"unknown precision '{request.precision}'", note=nearest(request.precision, PLAN_PRECISIONS))
     bundle = Bundle.open(request.folder)
+    if request.out is None:
+        check_may_change(bundle.folder, "plans")
     profiles = parse_profiles(request.profiles, bundle.manifest.stride, dynamic=request.options.dynamic)
     tools = open_toolchain(request.backend)
     words = request.targets or targets_of(request.backend, tools.trt)

@@ -55,7 +55,9 @@ def add_plan(folder: Path, name: str, spec: PlanSpec, data: bytes) -> PlanSpec:
     with _reported(folder, len(data)):
         (folder / PLAN_FOLDER).mkdir(exist_ok=True)
         write_atomically(folder / spec.file, data)
-        manifest = Manifest.from_json((folder / MANIFEST).read_text())  # not the whole bundle: it was verified before
+        manifest = Manifest.from_json(
+            (folder / MANIFEST).read_bytes().decode()
+        )  # not the whole bundle: it was verified before
         updated = replace(manifest, plans={**manifest.plans, name: entry})
         write_atomically(folder / MANIFEST, updated.to_json().encode())
     return entry

@@ -1,0 +1,60 @@
+"""The engine's arrays and streams in CuPy and PyTorch, and theirs in the engine: the same addresses, the same bytes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from msdm_engine.devices.cuda import CudaDevice
+from msdm_engine.devices.device_array import DeviceArray, Lease
+from msdm_engine.devices.interop import borrow, borrow_stream
+
+F32 = np.dtype(np.float32)
+SHAPE = (4, 3, 64, 64)
+
+
+def exchange(device: CudaDevice, library: Any, name: str) -> dict[str, Any]:
+    """Both ways with one library; ``name`` is ``cupy`` or ``torch``.
+
+    Raises:
+        AssertionError: something was copied, or differs.
+    """
+    numbers = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
+    stream, ready = device.stream("ours"), device.event("ready")
+    host, ours = device.buffer("host", SHAPE, F32, "host"), device.buffer("result", SHAPE, F32)
+    host.array()[:] = numbers
+    stream.copy(ours, host)
+    stream.record(ready)
+    lease = Lease("the acceptance's numbers")
+    result = DeviceArray(device, ours, stream, ready, lease)
+    taken = library.from_dlpack(result)  # its stream waits for ours, and the host does not
+    found = {"dlpack": _address(taken) == ours.pointer}
+    assert np.array_equal(_numpy(taken), numbers), f"{name} reads other numbers than were written"
+    if name == "cupy":
+        found["cuda_array_interface"] = _address(library.asarray(result)) == ours.pointer
+    theirs = taken * 2
+    foreign = library.cuda.Stream(non_blocking=True) if name == "cupy" else library.cuda.Stream()
+    borrowed_stream = borrow_stream(device, foreign if hasattr(foreign, "__cuda_stream__") else _handle(foreign))
+    borrowed = borrow(device, "theirs", theirs, SHAPE, F32, borrowed_stream)
+    found["borrowed"] = borrowed.pointer == _address(theirs)
+    borrowed_stream.copy(host, borrowed)
+    borrowed_stream.synchronize()
+    assert np.array_equal(host.array(), 2 * numbers), f"the engine reads other numbers than {name} wrote"
+    borrowed.free()
+    lease.end("the part is over", stream)
+    assert all(found.values()), f"copied: {', '.join(key for key, same in found.items() if not same)}"
+    return {"version": str(library.__version__), "zero_copy": found}
+
+
+def _address(array: Any) -> int:
+    return int(array.data.ptr) if hasattr(array.data, "ptr") else int(array.data_ptr())
+
+
+def _handle(stream: Any) -> int:
+    return int(stream.ptr) if hasattr(stream, "ptr") else int(stream.cuda_stream)
+
+
+def _numpy(array: Any) -> np.ndarray:
+    found: np.ndarray = array.get() if hasattr(array, "get") else array.cpu().numpy()
+    return found
