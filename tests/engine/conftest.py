@@ -207,6 +207,12 @@ class FakeBackend:
         return {"critic_maps": np.stack([maps_from_instances(labels) for labels in pieces])}
 
 
+@pytest.fixture(autouse=True)
+def one_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One batch at a time unless a test asks for more: tests count a backend's calls and a device's threads."""
+    monkeypatch.setattr("msdm_engine.pipeline.parallel.cores", lambda: 1)
+
+
 @pytest.fixture
 def fake_backend() -> FakeBackend:
     return FakeBackend()

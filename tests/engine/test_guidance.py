@@ -95,9 +95,13 @@ def test_branches_run_inside_the_interval_and_one_outside(
     list(fake_engine.sample(REQUESTS, sampling(fake_engine), guidance))
     sigmas = table[:, 0].astype(np.float32)
     assert folds(fake_backend) == [(s, guided_branches if guidance.acts_at(s) else 1) for s in map(float, sigmas)]
-    # The conditioner runs once, over all branches at once.
+    # The conditioner runs once, over all branches at once, but that of nothing, which it is shown once and for all.
+    nothing = guidance.overall != 0
     conditioned = [inputs["maps"].shape[0] for graph, inputs in fake_backend.calls if graph == CONDITIONER]
-    assert conditioned == [2 * guided_branches]
+    assert conditioned == [*([2] if nothing else []), 2 * (guided_branches - nothing)]
+    list(fake_engine.sample(REQUESTS, sampling(fake_engine), guidance))
+    again = [inputs["maps"].shape[0] for graph, inputs in fake_backend.calls if graph == CONDITIONER]
+    assert again == [*conditioned, conditioned[-1]]
 
 
 def test_strength_0_is_none_bit_for_bit(fake_engine: Engine, fake_backend: Any) -> None:
@@ -151,10 +155,11 @@ def test_a_branch_hides_its_modality_only(fake_engine: Engine, fake_backend: Any
     engine = fake_engine
     request = replace(REQUESTS[0], metadata=replace(REQUESTS[0].metadata, description="violet"))
     list(engine.sample([request, request], sampling(engine, steps=1), Guidance(1, 1, 1)))
-    (inputs,) = [inputs for graph, inputs in fake_backend.calls if graph == CONDITIONER]
+    nothing, inputs = [inputs for graph, inputs in fake_backend.calls if graph == CONDITIONER]
+    whole = {name: np.concatenate([value, nothing[name]]) for name, value in inputs.items()}
     seen = {
         name: [bool(np.any(branch)) for branch in value.reshape(4, 2, *value.shape[1:])]
-        for name, value in inputs.items()
+        for name, value in whole.items()
     }
     # Branches: all, without text, without colour, none.
     assert seen["maps"] == seen["maps_present"] == [True, True, True, False]
