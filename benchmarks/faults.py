@@ -27,7 +27,7 @@ import click
 from benchmarks.timer import environment, write_json
 
 from msdm_engine import Bundle
-from msdm_engine.records import read_records, verify_set, whole_pairs
+from msdm_engine.output.records import read_records, verify_set, whole_pairs
 
 RESULT = Path(__file__).parent / "results" / "faults.json"
 PAIRS = 12

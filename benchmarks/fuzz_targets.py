@@ -24,10 +24,10 @@ from msdm_engine.compose import compose
 from msdm_engine.conditions.colour import colour_from_image
 from msdm_engine.describe import describe
 from msdm_engine.errors import MsdmError
-from msdm_engine.job import generate
 from msdm_engine.masks import read_instances, read_rgb
+from msdm_engine.output.job import generate
+from msdm_engine.output.records import read_records, verify_set, whole_pairs
 from msdm_engine.pairs import MAX_LABEL, MAX_SIDE_PX, MIN_SIDE_PX
-from msdm_engine.records import read_records, verify_set, whole_pairs
 from msdm_engine.request import GroupRequest, Invent, SetRequest
 from msdm_engine.request_file import load_request
 

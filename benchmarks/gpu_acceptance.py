@@ -23,7 +23,7 @@ from benchmarks.timer import environment, write_json
 from msdm_engine import Bundle
 from msdm_engine.doctor.probe import probe_gpus
 from msdm_engine.doctor.report import installed_versions
-from msdm_engine.png import write_atomically
+from msdm_engine.output.png import write_atomically
 
 RESULT = Path(__file__).parent / "results" / "gpu_acceptance.json"
 LIMIT_S = 460.0

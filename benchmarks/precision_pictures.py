@@ -20,8 +20,8 @@ from benchmarks.timer import environment, write_json
 
 from msdm_engine.bundle import Bundle, reference_bundle
 from msdm_engine.engine import Engine
-from msdm_engine.output import NOTICE
-from msdm_engine.png import png_bytes, write_atomically
+from msdm_engine.output.pair_set import NOTICE
+from msdm_engine.output.png import png_bytes, write_atomically
 from msdm_export.precision.variants import add_precision
 from msdm_train.data.crops import request_of, windows
 from msdm_train.data.pack import Pack

@@ -20,8 +20,8 @@ from benchmarks.timer import environment, measure, write_json
 from msdm_engine import Bundle, Engine, PairRequest
 from msdm_engine.compose import compose
 from msdm_engine.guidance import Guidance
-from msdm_engine.job import generate
-from msdm_engine.records import verify_set
+from msdm_engine.output.job import generate
+from msdm_engine.output.records import verify_set
 from msdm_engine.request import GroupRequest, Layout, SetRequest
 
 RESULT = Path(__file__).parent / "results" / "sample.json"

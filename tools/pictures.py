@@ -12,10 +12,10 @@ import numpy as np
 
 from msdm_engine import Bundle, Engine, Pair
 from msdm_engine.compose import compose
-from msdm_engine.contact_sheet import ContactSheet, draw_outlines
 from msdm_engine.demo import demo_request
-from msdm_engine.job import generate, set_header
-from msdm_engine.png import png_bytes, write_atomically
+from msdm_engine.output.contact_sheet import ContactSheet, draw_outlines
+from msdm_engine.output.job import generate, set_header
+from msdm_engine.output.png import png_bytes, write_atomically
 from msdm_engine.request import GroupRequest, Layout, SetRequest
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "images"

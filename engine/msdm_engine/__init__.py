@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from msdm_engine.engine import Engine
     from msdm_engine.errors import MsdmError
     from msdm_engine.guidance import Guidance
-    from msdm_engine.job import generate
+    from msdm_engine.output.job import generate
+    from msdm_engine.output.records import verify_set
     from msdm_engine.pairs import Pair, PairRequest
-    from msdm_engine.records import verify_set
     from msdm_engine.request import ColourChoice, GroupRequest, Invent, Layout, Masks, SetRequest
     from msdm_engine.request_file import load_request
 
@@ -41,9 +41,9 @@ _WHERE = {
     "RegionColour": "conditions.colour",
     "SetRequest": "request",
     "colour_from_image": "conditions.colour",
-    "generate": "job",
+    "generate": "output.job",
     "load_request": "request_file",
-    "verify_set": "records",
+    "verify_set": "output.records",
 }
 __all__ = [
     "Acceptance",

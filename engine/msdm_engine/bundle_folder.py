@@ -13,7 +13,7 @@ from pathlib import Path
 from msdm_engine.bundle import Bundle
 from msdm_engine.errors import OutputError
 from msdm_engine.manifest import MANIFEST, FileEntry, Manifest, Variant
-from msdm_engine.png import write_atomically
+from msdm_engine.output.png import write_atomically
 
 try:
     import fcntl

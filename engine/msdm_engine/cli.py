@@ -92,7 +92,7 @@ def sample(
     context.find_root().obj = log = Log(quiet=quiet, verbose=verbose, as_json=log_json)
     from msdm_engine.describe import describe
     from msdm_engine.flags import refuse_flags_beside_file, refuse_root_without_file, request_from_flags
-    from msdm_engine.job import generate
+    from msdm_engine.output.job import generate
     from msdm_engine.request_file import load_request
 
     if request_file is not None:
@@ -148,7 +148,7 @@ def show(bundle: Path | None) -> None:
 def verify(folder: Path) -> None:
     """Check every file of a generated set against its manifest."""
     from msdm_engine.errors import OutputError
-    from msdm_engine.records import verify_set
+    from msdm_engine.output.records import verify_set
 
     found = verify_set(folder)
     for problem in found.problems[:20]:

@@ -24,7 +24,7 @@ def demo_request() -> SetRequest:
 def demo(out: Path) -> None:
     """Generate 16 pairs (columnar, spindle, round, an unseen colour) and a gallery to look at."""
     from msdm_engine.gallery import write_gallery
-    from msdm_engine.job import Log, generate
+    from msdm_engine.output.job import Log, generate
 
     generate(demo_request(), out, log=Log())
     click.echo(f"open {write_gallery(out).resolve().as_uri()} in a browser")

@@ -11,7 +11,7 @@ from msdm_engine.conditions.metadata import TextTokenizer
 from msdm_engine.contract import DENOISER
 from msdm_engine.engine import Padding
 from msdm_engine.errors import BundleError
-from msdm_engine.job import check_texts
+from msdm_engine.output.job import check_texts
 from msdm_engine.redraw import check_critic_is_asked
 from msdm_engine.request import SetRequest
 
@@ -21,7 +21,7 @@ MAX_TOLD = 80
 
 
 def describe(request: SetRequest, bundle: Path | None, batch: int | None, *, critic: bool = True) -> str:
-    """Checks a request as :func:`msdm_engine.job.generate` does, and says what it would make; writes nothing.
+    """Checks a request as :func:`msdm_engine.output.job.generate` does, and says what it would make; writes nothing.
 
     The cost is in megapixel-steps: runs of the denoiser, times the megapixels that it sees: padded to the stride,
     short batches filled up, each guidance branch counted in the rows where guidance acts. Where pairs may be drawn

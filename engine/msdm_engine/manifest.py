@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from msdm_engine.condition_ranges import Calibrated, read_calibrated
 from msdm_engine.conditions.colour import RGB, Colour, RegionColour
 from msdm_engine.contract import IMAGE_CHANNELS, MAP_CHANNELS
 from msdm_engine.errors import BundleError, RequestError
@@ -29,7 +30,7 @@ PLACES = (
 )
 BASE_CHANNELS = len(IMAGE_CHANNELS) + len(MAP_CHANNELS)
 #: Keys that a manifest may lack, and does where they are empty.
-OPTIONAL_KEYS = ("critic", "guidance", "plans", "providers")
+OPTIONAL_KEYS = ("calibrated", "critic", "guidance", "plans", "providers")
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,7 @@ class Manifest:
         plans: compiled graphs, by a name that says what they are for; none until `msdm-export build`.
         providers: options of ONNX Runtime's execution providers for these graphs, by the provider's name. Nothing
             that names a file or a folder: a bundle does not decide where its user's machine reads and writes.
+        calibrated: the ranges that it was calibrated on; None until `msdm-calibrate ranges --store`.
     """
 
     name: str
@@ -166,6 +168,7 @@ class Manifest:
     guidance: Guidance = NO_GUIDANCE
     plans: dict[str, PlanSpec] = field(default_factory=dict)
     providers: dict[str, dict[str, str]] = field(default_factory=dict)
+    calibrated: Calibrated | None = None
 
     def to_json(self) -> str:
         """The text of ``manifest.json``; without what is optional it is what it was before that was there."""
@@ -176,8 +179,9 @@ class Manifest:
         for name in ("plans", "providers"):
             if not raw[name]:
                 del raw[name]
-        if self.critic is None:
-            del raw["critic"]
+        for name in ("calibrated", "critic"):
+            if raw[name] is None:
+                del raw[name]
         if self.guidance == NO_GUIDANCE:
             del raw["guidance"]
         else:
@@ -235,6 +239,7 @@ def _manifest(raw: dict[str, Any]) -> Manifest:
         guidance=_guidance(top["guidance"], "guidance") if "guidance" in top else NO_GUIDANCE,
         plans=mapping(top.get("plans", {}), "plans", read_plan),
         providers=mapping(top.get("providers", {}), "providers", _provider_options),
+        calibrated=read_calibrated(top["calibrated"], "calibrated") if "calibrated" in top else None,
     )
 
 

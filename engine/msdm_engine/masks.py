@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 
 from msdm_engine.errors import InputError
+from msdm_engine.output.records import SHEET_FILE
 from msdm_engine.pairs import MAX_LABEL, MAX_SIDE_PX, MIN_SIDE_PX
 from msdm_engine.picture_header import PictureHeader, picture_header, tiff_as_signed
-from msdm_engine.records import SHEET_FILE
 
 SUFFIXES = (".png", ".tif", ".tiff", ".npy")
 MAX_FILE_BYTES = 512 * 2**20

@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from msdm_engine.conditions.colour import Colour, colour_from_image
-from msdm_engine.contact_sheet import draw_outlines
 from msdm_engine.errors import InputError, OutputError
+from msdm_engine.output.contact_sheet import draw_outlines
+from msdm_engine.output.png import png_bytes
 from msdm_engine.pairs import Pair, PairRequest
-from msdm_engine.png import png_bytes
 from msdm_train.data.crops import Crop, request_of, windows
 from msdm_train.data.pack import Pack
 

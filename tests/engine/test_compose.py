@@ -25,8 +25,8 @@ from msdm_engine.errors import InputError, RequestError
 from msdm_engine.guidance import Guidance
 from msdm_engine.layouts import LayoutRequest
 from msdm_engine.manifest import Manifest
+from msdm_engine.output.png import png_bytes
 from msdm_engine.pairs import PairRequest
-from msdm_engine.png import png_bytes
 from msdm_engine.request import ColourChoice, GroupRequest, Invent, Layout, Masks, SetRequest
 
 GREY = RegionColour((100.0, 150.0, 200.0), (10.0, 10.0, 10.0))

@@ -17,7 +17,7 @@ from msdm_engine.compose import compose
 from msdm_engine.describe import describe, megapixels, runs_per_pair, tensor_mib
 from msdm_engine.errors import BundleError, RequestError
 from msdm_engine.guidance import Guidance
-from msdm_engine.png import png_bytes
+from msdm_engine.output.png import png_bytes
 from msdm_engine.request import GroupRequest, Invent, Layout, Masks, SetRequest
 
 

@@ -25,10 +25,10 @@ from msdm_engine.gallery import write_gallery
 from msdm_engine.gallery.columns import Columns
 from msdm_engine.gallery.manifest import records
 from msdm_engine.gallery.measure import measure
-from msdm_engine.job import generate
 from msdm_engine.noise import gaussian, step_of_attempt
-from msdm_engine.png import png_text
-from msdm_engine.records import read_records, verify_set
+from msdm_engine.output.job import generate
+from msdm_engine.output.png import png_text
+from msdm_engine.output.records import read_records, verify_set
 from msdm_engine.redraw import Redrawn, sample_accepted
 from msdm_engine.request import GroupRequest, Invent, SetRequest
 

@@ -15,8 +15,8 @@ from msdm_engine.conditions.colour import Colour, RegionColour, colour_from_imag
 from msdm_engine.engine import Engine
 from msdm_engine.errors import BundleError, InputError, NumericsError, OutputError
 from msdm_engine.manifest import Sampling
+from msdm_engine.output.png import png_text
 from msdm_engine.pairs import Pair, PairRequest
-from msdm_engine.png import png_text
 from msdm_train.cli import main
 from msdm_train.compare import GAP_PX, NOTICE, colour_gap, real_crops, requests_of, write_report
 from msdm_train.data.pack import Pack

@@ -85,3 +85,10 @@ class TextTokenizer:
         ids[: len(encoded)] = encoded
         mask[: len(encoded)] = 1.0
         return ids, mask
+
+    def unknown(self, text: str) -> list[str]:
+        """The words of a text that the vocabulary cannot spell, in their order."""
+        encoded = self._tokenizer.encode(text)
+        word = getattr(self._tokenizer.model, "unk_token", None)
+        pairs = zip(encoded.tokens, encoded.offsets, strict=True)
+        return [text[begin:end] for token, (begin, end) in pairs if token == word]

@@ -16,8 +16,8 @@ from msdm_engine.gallery.columns import Columns
 from msdm_engine.gallery.manifest import Record, check_files, read_header, records
 from msdm_engine.gallery.measure import Measured, measure, thumbnail_px
 from msdm_engine.gallery.page import detail_block, json_for_html, render
-from msdm_engine.output import MANIFEST_FILE, NOTICE
-from msdm_engine.png import write_atomically
+from msdm_engine.output.pair_set import MANIFEST_FILE, NOTICE
+from msdm_engine.output.png import write_atomically
 
 GALLERY_FILE = "gallery.html"
 #: Pairs in a detail block: the page splits a block into its lines when one of them comes into view.

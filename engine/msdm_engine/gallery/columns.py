@@ -21,7 +21,7 @@ _ALPHABET_BYTES = np.frombuffer(ALPHABET.encode(), np.uint8)
 MAX_BINS = 36
 #: What the page knows of a measure.
 TOLD = ("key", "label", "unit", "about")
-#: Label and explanation of what :mod:`msdm_engine.output` records of the critic.
+#: Label and explanation of what :mod:`msdm_engine.output.pair_set` records of the critic.
 OF_CRITIC = {
     "dice": ("Agreement, Dice", "of the nuclei that the critic finds in the image with the mask, pixel by pixel"),
     "aji": ("Agreement, AJI", "of the nuclei that the critic finds in the image with the mask, nucleus by nucleus"),

@@ -11,7 +11,7 @@ from typing import Any
 
 from msdm_engine.conditions.colour import Colour, RegionColour
 from msdm_engine.errors import InputError, RequestError
-from msdm_engine.output import MANIFEST_FILE, SET_FILE
+from msdm_engine.output.pair_set import MANIFEST_FILE, SET_FILE
 
 MAX_LINE_BYTES = 2**20
 MAX_HEADER_BYTES = 2**24

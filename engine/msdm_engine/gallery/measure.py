@@ -17,7 +17,7 @@ from msdm_engine.gallery.manifest import Record
 from msdm_engine.gallery.outlines import outline_text
 from msdm_engine.layouts.statistics import nuclei_of
 from msdm_engine.masks import read_instances, read_rgb
-from msdm_engine.output import MANIFEST_FILE
+from msdm_engine.output.pair_set import MANIFEST_FILE
 
 #: Bins of the colour histograms, over 0 to 255.
 COLOUR_BINS = 32

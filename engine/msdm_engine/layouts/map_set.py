@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from msdm_engine.errors import OutputError
 from msdm_engine.layouts.sheet import MapSheet
 from msdm_engine.masks import mask_files, read_instances
-from msdm_engine.png import png_bytes, write_atomically
-from msdm_engine.records import SHEET_FILE
+from msdm_engine.output.png import png_bytes, write_atomically
+from msdm_engine.output.records import SHEET_FILE
 
 NOTICE = "drawn or edited instance map of msdm, no annotation of a tissue; not for diagnosis or any clinical use"
 

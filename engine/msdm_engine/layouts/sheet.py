@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from msdm_engine.contact_sheet import draw_outlines
+from msdm_engine.output.contact_sheet import draw_outlines
 
 #: Hues differ by this share of the circle from label to label: the golden ratio spreads any number of them.
 HUE_STEP = 0.6180339887498949

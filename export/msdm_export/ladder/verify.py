@@ -16,7 +16,7 @@ from msdm_engine.conditions.metadata import Metadata
 from msdm_engine.contract import FLOAT32
 from msdm_engine.errors import OutputError
 from msdm_engine.layouts import LayoutRequest, draw_layout
-from msdm_engine.png import png_bytes, write_atomically
+from msdm_engine.output.png import png_bytes, write_atomically
 from msdm_export.conditions import Size
 from msdm_export.ladder.climb import climb
 from msdm_export.ladder.report import as_json

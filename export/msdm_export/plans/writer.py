@@ -11,8 +11,8 @@ from msdm_engine.bundle import Bundle, reference_bundle
 from msdm_engine.bundle_folder import entry_of, write_new
 from msdm_engine.errors import BundleError, OutputError, RequestError
 from msdm_engine.manifest import MANIFEST
+from msdm_engine.output.png import write_atomically
 from msdm_engine.plan_spec import PLAN_FOLDER, PlanSpec
-from msdm_engine.png import write_atomically
 
 
 def bundle_to_build_in(bundle: Path | None, out: Path | None) -> Path:

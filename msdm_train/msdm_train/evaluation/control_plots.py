@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from matplotlib.figure import Figure
 
-from msdm_engine.contact_sheet import draw_outlines
+from msdm_engine.output.contact_sheet import draw_outlines
 from msdm_train.evaluation.control_measures import MEASURES, Shape
 from msdm_train.evaluation.generate import evenly
 from msdm_train.evaluation.plots import MADE, REAL, save_plot

@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from msdm_engine.errors import InputError
-from msdm_engine.png import png_bytes, write_atomically
+from msdm_engine.output.png import png_bytes, write_atomically
 from msdm_train.compare import GAP_PX, NOTICE
 from msdm_train.evaluation.context import Context
 from msdm_train.evaluation.nearest_train import (

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from msdm_engine.contact_sheet import ContactSheet
 from msdm_engine.errors import OutputError
-from msdm_engine.output import NOTICE as SYNTHETIC
-from msdm_engine.png import png_bytes, write_atomically
+from msdm_engine.output.contact_sheet import ContactSheet
+from msdm_engine.output.pair_set import NOTICE as SYNTHETIC
+from msdm_engine.output.png import png_bytes, write_atomically
 from msdm_train.compare import NOTICE as REAL_TILES
 from msdm_train.evaluation.context import Context
 from msdm_train.evaluation.generate import evenly

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from msdm_engine.errors import InputError, OutputError, RequestError
-from msdm_engine.png import write_atomically
+from msdm_engine.output.png import write_atomically
 from msdm_train.evaluation.sections import plain, write_json
 
 #: In the report folder: the logged run that it belongs to.

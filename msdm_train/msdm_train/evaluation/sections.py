@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from msdm_engine.errors import InputError, OutputError, RequestError
-from msdm_engine.png import write_atomically
+from msdm_engine.output.png import write_atomically
 from msdm_train.evaluation.context import Context
 
 Run = Callable[[Context], dict[str, Any]]

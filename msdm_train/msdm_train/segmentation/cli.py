@@ -122,7 +122,7 @@ def export(checkpoint: Path, out: Path) -> None:
 @click.option("--out", type=FOLDER, help="JSON file for the scores")
 def score(checkpoint: Path, data: Path, split: str, fields_fold: str | None, out: Path | None) -> None:
     """Score a segmenter on the regions of real fields that it has not learnt from."""
-    from msdm_engine.png import write_atomically
+    from msdm_engine.output.png import write_atomically
     from msdm_train.data.pack import Pack
     from msdm_train.segmentation.predict import Segmenter
     from msdm_train.segmentation.scoring import score_fields

@@ -12,7 +12,7 @@ import pytest
 from msdm_engine.conditions.colour import Colour, RegionColour
 from msdm_engine.conditions.metadata import Metadata
 from msdm_engine.layouts import LayoutRequest, draw_layout
-from msdm_engine.output import PairSet
+from msdm_engine.output.pair_set import PairSet
 from msdm_engine.pairs import Pair, PairRequest
 
 WriteSet = Callable[..., Path]

@@ -12,7 +12,7 @@ import pytest
 
 from msdm_engine.convert.job import convert_set
 from msdm_engine.errors import InputError, RequestError
-from msdm_engine.output import NOTICE
+from msdm_engine.output.pair_set import NOTICE
 
 
 def test_pannuke_holds_each_label_in_its_class_and_the_background_last(

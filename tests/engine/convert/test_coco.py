@@ -9,7 +9,7 @@ import pytest
 
 from msdm_engine.convert.job import convert_set
 from msdm_engine.masks import read_rgb
-from msdm_engine.output import NOTICE
+from msdm_engine.output.pair_set import NOTICE
 
 # pycocotools 2.0.11 hands its arrays to NumPy 2 without the `copy` keyword; harmless, and not ours to change.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

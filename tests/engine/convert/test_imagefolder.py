@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from msdm_engine.convert.job import convert_set
-from msdm_engine.output import NOTICE
+from msdm_engine.output.pair_set import NOTICE
 
 
 @pytest.fixture(scope="module")

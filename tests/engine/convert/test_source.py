@@ -17,7 +17,7 @@ import pytest
 from msdm_engine.convert.job import convert_set
 from msdm_engine.convert.source import open_set
 from msdm_engine.errors import InputError
-from msdm_engine.png import png_bytes
+from msdm_engine.output.png import png_bytes
 
 Edit = Callable[[dict[str, Any]], Any]
 

@@ -10,7 +10,7 @@ import pytest
 
 import msdm_engine.convert.webdataset as under_test
 from msdm_engine.convert.job import convert_set
-from msdm_engine.output import NOTICE
+from msdm_engine.output.pair_set import NOTICE
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from msdm_engine.png import png_bytes
+from msdm_engine.output.png import png_bytes
 
 FOREGROUND, BACKGROUND = (100, 50, 180), (210, 190, 220)
 HEADER = {

@@ -43,7 +43,7 @@ def test_what_the_engine_writes_is_read(tmp_path: Path) -> None:
 
     from msdm_engine.conditions.colour import Colour, RegionColour
     from msdm_engine.conditions.metadata import Metadata
-    from msdm_engine.output import PairSet
+    from msdm_engine.output.pair_set import PairSet
     from msdm_engine.pairs import Pair, PairRequest
 
     colour = Colour(foreground=RegionColour((1.0, 2.0, 3.0), (4.0, 5.0, 6.0)))

@@ -18,7 +18,7 @@ from msdm_engine.gallery.measure import (
     measure,
     thumbnail_px,
 )
-from msdm_engine.png import png_bytes
+from msdm_engine.output.png import png_bytes
 
 
 def flat(red: float, green: float, blue: float) -> RegionColour:

@@ -15,7 +15,7 @@ from msdm_engine.cli import main
 from msdm_engine.layouts import LAYOUTS, LayoutRequest, draw_layout
 from msdm_engine.layouts.plan import size_of
 from msdm_engine.layouts.statistics import nuclei_of, statistics_of
-from msdm_engine.png import write_atomically
+from msdm_engine.output.png import write_atomically
 
 
 def run(*arguments: object) -> Result:

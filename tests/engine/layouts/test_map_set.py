@@ -10,7 +10,7 @@ import pytest
 from msdm_engine.errors import InputError, OutputError
 from msdm_engine.layouts.map_set import SHEET_FILE, MapSet, plain, read_maps
 from msdm_engine.layouts.request import LayoutRequest
-from msdm_engine.png import png_bytes, png_text
+from msdm_engine.output.png import png_bytes, png_text
 
 LABELS = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)
 

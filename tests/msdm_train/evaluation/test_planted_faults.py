@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from msdm_engine.errors import InputError
-from msdm_engine.png import png_text
+from msdm_engine.output.png import png_text
 from msdm_train.compare import NOTICE
 from msdm_train.data.crops import windows
 from msdm_train.data.pack import Pack, write_pack

@@ -8,7 +8,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from msdm_engine.png import png_bytes
+from msdm_engine.output.png import png_bytes
 from msdm_train.cli import main
 from msdm_train.data.pack import Pack
 from msdm_train.segmentation.checkpoint import read_segmenter_info

@@ -10,7 +10,7 @@ from msdm_engine.conditions.decode import instances_from_maps
 from msdm_engine.errors import InputError
 from msdm_engine.masks import read_instances
 from msdm_engine.metrics.segmentation import dice
-from msdm_engine.png import png_bytes
+from msdm_engine.output.png import png_bytes
 from msdm_train.data.pack import Pack
 from msdm_train.segmentation.predict import Segmenter, load_segmenter_module, predict_folder
 from msdm_train.segmentation.scoring import score_fields

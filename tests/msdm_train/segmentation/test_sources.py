@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from msdm_engine.errors import InputError, RequestError
-from msdm_engine.png import png_bytes
+from msdm_engine.output.png import png_bytes
 from msdm_train.data.pack import Pack
 from msdm_train.evaluation.samples import Sample
 from msdm_train.segmentation.batches import Batches

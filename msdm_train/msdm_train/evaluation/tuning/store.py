@@ -11,7 +11,7 @@ from msdm_engine.bundle import Bundle
 from msdm_engine.errors import BundleError, InputError
 from msdm_engine.guidance import Guidance
 from msdm_engine.manifest import MANIFEST
-from msdm_engine.png import write_atomically
+from msdm_engine.output.png import write_atomically
 from msdm_train.evaluation.tuning.tune import files_sha256
 
 

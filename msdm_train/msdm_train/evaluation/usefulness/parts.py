@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from msdm_engine.png import write_atomically
+from msdm_engine.output.png import write_atomically
 from msdm_train.data.pack import Pack
 from msdm_train.evaluation.usefulness.arms import ARMS, Arm, source_of
 from msdm_train.evaluation.usefulness.config import Protocol, key_of

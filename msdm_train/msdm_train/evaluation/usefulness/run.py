@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from msdm_engine.errors import InputError, RequestError
-from msdm_engine.png import write_atomically
+from msdm_engine.output.png import write_atomically
 from msdm_train.data.pack import Pack
 from msdm_train.evaluation.usefulness.config import Protocol
 from msdm_train.evaluation.usefulness.folds import Cell, cells_of

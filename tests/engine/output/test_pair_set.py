@@ -15,10 +15,10 @@ import pytest
 
 from msdm_engine.conditions.colour import Colour, RegionColour
 from msdm_engine.errors import NumericsError, OutputError
-from msdm_engine.output import NOTICE, PairSet
+from msdm_engine.output.pair_set import NOTICE, PairSet
+from msdm_engine.output.png import png_text
+from msdm_engine.output.records import verify_set
 from msdm_engine.pairs import Pair, PairRequest
-from msdm_engine.png import png_text
-from msdm_engine.records import verify_set
 
 PAIRS = 5
 HEADER: dict[str, Any] = {
@@ -263,15 +263,15 @@ def test_after_an_error_what_was_handed_in_is_whole(tmp_path: Path, whole: dict[
 @pytest.fixture
 def slow_writer(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """Encoding waits until the event is set."""
-    import msdm_engine.output
+    import msdm_engine.output.pair_set
 
-    gate, encode = threading.Event(), msdm_engine.output.png_bytes
+    gate, encode = threading.Event(), msdm_engine.output.pair_set.png_bytes
 
     def wait(*arguments: Any, **named: Any) -> bytes:
         gate.wait()
         return encode(*arguments, **named)
 
-    monkeypatch.setattr(msdm_engine.output, "png_bytes", wait)
+    monkeypatch.setattr(msdm_engine.output.pair_set, "png_bytes", wait)
     yield gate
     gate.set()
 

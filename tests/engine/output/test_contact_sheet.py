@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from msdm_engine.contact_sheet import BETWEEN_PAIRS_PX, GAP_PX, OUTLINE_RGB, ContactSheet, draw_outlines
+from msdm_engine.output.contact_sheet import BETWEEN_PAIRS_PX, GAP_PX, OUTLINE_RGB, ContactSheet, draw_outlines
 
 GREY = np.full((12, 14, 3), 128, np.uint8)
 

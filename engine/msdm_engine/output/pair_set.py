@@ -18,13 +18,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from msdm_engine.contact_sheet import ContactSheet
 from msdm_engine.errors import MsdmError, OutputError
 from msdm_engine.masks import read_instances, read_rgb
-from msdm_engine.output_folder import Claim, claim_new, claim_old, is_begun
-from msdm_engine.pairs import Pair
-from msdm_engine.png import png_bytes, write_atomically
-from msdm_engine.records import (
+from msdm_engine.output.contact_sheet import ContactSheet
+from msdm_engine.output.folder import Claim, claim_new, claim_old, is_begun
+from msdm_engine.output.png import png_bytes, write_atomically
+from msdm_engine.output.records import (
     MANIFEST_FILE,
     SET_FILE,
     SHEET_FILE,
@@ -33,6 +32,7 @@ from msdm_engine.records import (
     read_records,
     whole_pairs,
 )
+from msdm_engine.pairs import Pair
 
 __all__ = ["MANIFEST_FILE", "NOTICE", "SET_FILE", "SHEET_FILE", "PairSet"]
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from msdm_engine.errors import OutputError
-from msdm_engine.png import png_bytes, png_text, write_atomically
+from msdm_engine.output.png import png_bytes, png_text, write_atomically
 
 RNG = np.random.default_rng(0)
 PICTURES: dict[str, np.ndarray] = {

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import IO
 
 from msdm_engine.errors import OutputError
-from msdm_engine.png import write_atomically
-from msdm_engine.records import KINDS, SET_FILE
+from msdm_engine.output.png import write_atomically
+from msdm_engine.output.records import KINDS, SET_FILE
 
 try:
     import fcntl

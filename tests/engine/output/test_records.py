@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from msdm_engine.cli import main
 from msdm_engine.errors import OutputError
-from msdm_engine.records import encode_record, file_problem, read_header, read_records, verify_set, whole_pairs
+from msdm_engine.output.records import encode_record, file_problem, read_header, read_records, verify_set, whole_pairs
 
 PAIRS = 3
 

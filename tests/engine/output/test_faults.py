@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from msdm_engine.contact_sheet import ContactSheet
 from msdm_engine.errors import OutputError
-from msdm_engine.output import PairSet
+from msdm_engine.output.contact_sheet import ContactSheet
+from msdm_engine.output.pair_set import PairSet
+from msdm_engine.output.records import read_records, verify_set, whole_pairs
 from msdm_engine.pairs import Pair, PairRequest
-from msdm_engine.records import read_records, verify_set, whole_pairs
 
 PAIRS = 3
 HEADER: dict[str, Any] = {"pairs": PAIRS, "bundle": {"name": "drawn"}, "provenance": {"Comment": "synthetic"}}
@@ -44,7 +44,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 def small_sheet() -> Iterator[None]:
     """Sets are made some hundred times here, and most of a small set's time is its sheet."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("msdm_engine.output.ContactSheet", lambda: ContactSheet(limit=2, thumbnail_px=16))
+        patch.setattr("msdm_engine.output.pair_set.ContactSheet", lambda: ContactSheet(limit=2, thumbnail_px=16))
         yield
 
 

@@ -19,10 +19,10 @@ from msdm_engine.cli import main
 from msdm_engine.cli_errors import INTERRUPTED
 from msdm_engine.conditions.metadata import Metadata
 from msdm_engine.errors import BackendError, InputError, MsdmError, NumericsError, OutputError, RequestError
-from msdm_engine.job import generate, processor_name
 from msdm_engine.log import Log
-from msdm_engine.png import png_bytes, png_text
-from msdm_engine.records import read_records, verify_set
+from msdm_engine.output.job import generate, processor_name
+from msdm_engine.output.png import png_bytes, png_text
+from msdm_engine.output.records import read_records, verify_set
 from msdm_engine.request import ColourChoice, GroupRequest, Invent, Layout, Masks, SetRequest
 
 GROUP = GroupRequest(Layout("round", {"crowding": 0.2}), count=5, steps=3, preset="lilac-round")

@@ -21,7 +21,7 @@ from msdm_engine.contract import FLOAT32
 from msdm_engine.engine import Engine
 from msdm_engine.errors import RequestError
 from msdm_engine.log import Log
-from msdm_engine.output import NOTICE, SHEET_FILE, PairSet
+from msdm_engine.output.pair_set import NOTICE, SHEET_FILE, PairSet
 from msdm_engine.pairs import Pair
 from msdm_engine.redraw import Redrawn, check_critic_is_asked, sample_accepted
 from msdm_engine.request import SetRequest

@@ -1,0 +1,12 @@
+"""``msdm-calibrate``: what a bundle's numbers are, and what precision they bear."""
+
+from __future__ import annotations
+
+import click
+
+from msdm_engine.cli_errors import MsdmGroup
+
+
+@click.group(cls=MsdmGroup)
+def main() -> None:
+    """Measure a bundle's activations on real trajectories, and lower its precision where nobody can tell."""

@@ -1,0 +1,1 @@
+"""Ranges of every activation on real trajectories, and what follows from them."""
