@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import click
 
+from msdm_calibration.quantize.cli import quantize
 from msdm_engine.cli_errors import MsdmGroup
 
 
 @click.group(cls=MsdmGroup)
 def main() -> None:
     """Measure a bundle's activations on real trajectories, and lower its precision where nobody can tell."""
+
+
+main.add_command(quantize)

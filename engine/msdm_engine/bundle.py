@@ -23,6 +23,7 @@ from msdm_engine.contract import (
 )
 from msdm_engine.errors import BundleError, nearest
 from msdm_engine.manifest import MANIFEST, FileEntry, GraphSpec, Manifest, Variant
+from msdm_engine.plan_spec import QUANTIZED
 
 REQUIRED_GRAPHS = (TEXT_ENCODER, CONDITIONER, DENOISER)
 TOKENIZER = "tokenizer.json"
@@ -33,6 +34,13 @@ MAX_MANIFEST_BYTES = 16 * 2**20
 def reference_bundle() -> Path:
     """The bundle that ships with msdm."""
     return Path(str(resources.files("msdm_engine"))) / "bundles" / "reference"
+
+
+def command_that_makes(precision: str, folder: Path) -> str:
+    """The command that adds graphs of a precision to the bundle in ``folder``."""
+    if precision in QUANTIZED:
+        return f"msdm-calibrate quantize {folder} --to {precision} --data PACK"
+    return f"msdm-export precision {folder} --to {precision}"
 
 
 @dataclass(frozen=True)
@@ -71,7 +79,7 @@ class Bundle:
             if precision == FLOAT32:
                 specs[name] = spec
                 continue
-            make = f"msdm-export precision {self.folder} --to {precision}"
+            make = command_that_makes(precision, self.folder)
             if precision not in spec.variants:
                 raise BundleError(
                     f"bundle {self.manifest.name} has no {precision} graph '{name}'",
@@ -197,7 +205,7 @@ def _check_variants(folder: Path, manifest: Manifest, graph: str, spec: GraphSpe
         if variant.file not in manifest.files:
             raise BundleError(
                 f"{folder} lacks the file {variant.file} of the {precision} graph '{graph}'",
-                hint=f"msdm-export precision {folder} --to {precision}",
+                hint=command_that_makes(precision, folder),
             )
         for side in ("inputs", "outputs"):
             found, expected = ([tensor.name for tensor in getattr(at, side)] for at in (variant, spec))
@@ -205,7 +213,7 @@ def _check_variants(folder: Path, manifest: Manifest, graph: str, spec: GraphSpe
                 raise BundleError(
                     f"the {precision} graph '{graph}' of {folder} has the {side} {', '.join(found)}",
                     note=f"the float32 graph has {', '.join(expected)}",
-                    hint=f"msdm-export precision {folder} --to {precision}",
+                    hint=command_that_makes(precision, folder),
                 )
 
 

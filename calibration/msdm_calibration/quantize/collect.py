@@ -22,8 +22,8 @@ from msdm_calibration.quantize.targets import Target
 from msdm_calibration.trajectory import Visit
 from msdm_engine.contract import DENOISER
 from msdm_engine.errors import InputError, OutputError
+from msdm_engine.output.png import write_atomically
 from msdm_engine.pairs import PairRequest
-from msdm_engine.png import write_atomically
 
 #: Every which row and column of a feature map is counted; the parity changes with the step, so that all are.
 STRIDE = 2
@@ -140,4 +140,6 @@ def _save(state: Path, key: str, counts: dict[str, np.ndarray], done: int) -> No
         state.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(state, buffer.getvalue())
     except OSError as error:
-        raise OutputError(f"{state} cannot be written: {error.strerror or error}", hint="name another --state") from error
+        raise OutputError(
+            f"{state} cannot be written: {error.strerror or error}", hint="name another --state"
+        ) from error

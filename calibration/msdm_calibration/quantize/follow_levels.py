@@ -1,8 +1,8 @@
-"""Factors by noise level: the size of an input changes along the trajectory, its scale cannot, so its level is divided out.
+"""Factors by noise level: an input changes size along the trajectory, its scale cannot.
 
-The factor of a level is the power of two nearest to the clipping point that its own histogram asks for, over that of the
-level that matters most. Dividing by a power of two moves a logarithmic histogram by whole bins, so nothing is measured
-again.
+The factor of a level is the power of two nearest to the clipping point that its own histogram asks for, over that of
+the level that matters most. The input is divided by it. Dividing by a power of two moves a logarithmic histogram by
+whole bins, so nothing is measured again.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """How much each noise level matters: what quantisation at that level alone does to the finished state.
 
-An error at a high noise level is mostly denoised away by the steps that follow, or becomes another picture; one at a low
-level stays. Solver, schedule and network decide which of the two is worse, so it is measured: the trajectory runs in
+An error at a high noise level is mostly denoised away by the steps that follow, or becomes another picture; one at a
+low level stays.
+Solver, schedule and network decide which of the two is worse, so it is measured: the trajectory runs in
 float32 but for one step, which runs quantised, and ends where it ends.
 """
 

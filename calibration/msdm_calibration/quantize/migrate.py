@@ -2,7 +2,7 @@
 
 SmoothQuant (Xiao et al. 2023, equation 4): s_j = max|X_j|^a / max|W_j|^(1 - a), X_j / s_j and W_j s_j. Factors are
 rounded to powers of two, so that every product of the sum is the same number to the bit: migration alone changes
-nothing. Before most convolutions here stands a SiLU, through which no factor passes, so the division is a multiplication
+nothing. Before most convolutions here stands a SiLU, through which no factor passes, so the division is a product
 of its own (a fused kernel has it for nothing); where the exponent does not help its layer, there is none.
 """
 

@@ -5,9 +5,10 @@ DequantizeLinear with one scale for each output channel; the activation passes Q
 one scale and zero point 0 (TensorRT has no other). Biases stay in the precision of the rest: they are added to sums of
 32 bits, where rounding them would save nothing.
 
-Activations of a diffusion network change their size along the trajectory, by a factor of ten and more where the noise
-level modulates them, and a scale of TensorRT is a constant. So an input may be divided by a power of two that is looked
-up by the noise level, and the output multiplied by it: the same numbers in float32, and the grid is used at every level.
+Activations of a diffusion network change their size along the trajectory, by a factor of ten and more where the
+noise level modulates them, and a scale of TensorRT is a constant. So an input may be divided by a power of two that is
+looked up by the noise level, and the output multiplied by it: the same numbers in float32, and the grid is used at
+every level.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ from msdm_engine.contract import ROW
 from msdm_engine.errors import BundleError
 
 LEVEL_INDEX = "noise_level_index"
-HALF_OR_SINGLE = {TensorProto.FLOAT: np.dtype(np.float32), TensorProto.FLOAT16: np.dtype(np.float16)}
+HALF_OR_SINGLE: dict[int, np.dtype] = {
+    TensorProto.FLOAT: np.dtype(np.float32),
+    TensorProto.FLOAT16: np.dtype(np.float16),
+}
 
 
 @dataclass(frozen=True)
@@ -71,9 +75,9 @@ def quantised(
     """The graph with the nodes of ``recipes`` quantised; all others are as they were.
 
     Args:
-        model: the graph that the targets were found in, or another with the same nodes by name, such as its typed form.
+        model: the graph that the targets were found in, or one with the same nodes by name, such as its typed form.
         targets: by node.
-        sigmas: [N] calibrated noise levels, descending; a step takes the factor of the one nearest to its own, by ratio.
+        sigmas: [N] calibrated noise levels, descending; a step takes the factor of the nearest one, by ratio.
 
     Raises:
         BundleError: a node is not in the graph, or its weight is no initializer there.
@@ -142,7 +146,7 @@ class _Writer:
         return made
 
     def after(self, node: onnx.NodeProto, target: Target, recipe: Recipe) -> list[onnx.NodeProto]:
-        """Where the input was divided by its level's factor: the product with it, and the bias, which is not divided."""
+        """Where the input was divided by its level's factor: the product with it, and the undivided bias."""
         if recipe.levels is None:
             return []
         dtype = HALF_OR_SINGLE[self.constants_kind[node.name]]
@@ -192,9 +196,7 @@ class _Writer:
         node.input[0] = self._written[key] = values
         return made
 
-    def _divisor(
-        self, stem: str, target: Target, recipe: Recipe, dtype: np.dtype
-    ) -> tuple[list[onnx.NodeProto], str]:
+    def _divisor(self, stem: str, target: Target, recipe: Recipe, dtype: np.dtype) -> tuple[list[onnx.NodeProto], str]:
         """One factor for the map: that of the channels, of the level, or their product, which is small."""
         made, names = [], []
         if recipe.levels is not None:

@@ -1,6 +1,6 @@
 """What is quantised and on what: the bundle's denoiser, its targets, and the conditions of its trajectories.
 
-Only the denoiser: it runs at every step and does nearly all matrix work of a picture (99 % on the reference bundle at 20
+Only the denoiser: it runs at every step and does nearly all matrix work of a picture (99 % on the reference bundle, 20
 steps); the other graphs run once, and join a quantised set in the precision of the rest.
 """
 
@@ -120,7 +120,8 @@ class Subject:
 def relative_l2(found: np.ndarray, expected: np.ndarray) -> float:
     """L2 norm of the difference over that of what is expected."""
     expected = expected.astype(np.float64)
-    return float(np.linalg.norm((found - expected).ravel()) / max(np.linalg.norm(expected.ravel()), 1e-300))
+    norm = float(np.linalg.norm(expected.ravel()))
+    return float(np.linalg.norm((found - expected).ravel())) / max(norm, 1e-300)
 
 
 def _ignore(_: Visit) -> None:

@@ -14,7 +14,14 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from msdm_calibration.marked import load_graph
-from msdm_engine.contract import CONDITIONER_INPUTS, CRITIC_INPUTS, CRITIC_OUTPUTS, DENOISER_INPUTS, DENOISER_OUTPUTS, ROW
+from msdm_engine.contract import (
+    CONDITIONER_INPUTS,
+    CRITIC_INPUTS,
+    CRITIC_OUTPUTS,
+    DENOISER_INPUTS,
+    DENOISER_OUTPUTS,
+    ROW,
+)
 from msdm_engine.errors import BundleError
 
 MATRIX = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
@@ -28,7 +35,7 @@ REASONS = {
     "sigma": "computed from the schedule row alone: every layer would carry its error",
     "vector": "one row for each sample: no matrix work worth saving",
     "small": "under a quarter percent of a step's matrix work: more risked than gained",
-    "attention": "both operands are activations: a fused attention kernel stays half, and its share of the work is small",
+    "attention": "both operands are activations: fused attention stays half, and its share of the work is small",
 }
 
 
