@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from msdm_calibration.quantize.cli import quantize
+from msdm_calibration.quantize.cli import quantize, sensitivity, where
 from msdm_engine.cli_errors import MsdmGroup
 
 
@@ -14,3 +14,5 @@ def main() -> None:
 
 
 main.add_command(quantize)
+main.add_command(sensitivity)
+main.add_command(where)

@@ -96,8 +96,8 @@ class Subject:
         return np.concatenate([self.follow(backend, requests[i : i + self.batch], _ignore) for i in starts])
 
     @cached_property
-    def flops(self) -> dict[str, int]:
-        """Operations of each matrix node of one step, of one request."""
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of the first input and the output of each matrix node, in a step of one request."""
         work = [node for node in self.model.graph.node if node.op_type in MATRIX]
         made = {name for node in self.model.graph.node for name in node.output}
         names = {name for node in work for name in (node.input[0], node.output[0]) if name in made}
@@ -109,7 +109,12 @@ class Subject:
 
         once = self.sampling.changed(steps=1)
         follow(self.bundle, self.marked(sorted(names)), self.requests[:1], see, once, critic=False)
-        return flops_of(self.model, shapes)
+        return shapes
+
+    @cached_property
+    def flops(self) -> dict[str, int]:
+        """Operations of each matrix node of one step, of one request."""
+        return flops_of(self.model, self.shapes)
 
     @property
     def sigmas(self) -> np.ndarray:
