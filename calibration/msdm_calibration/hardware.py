@@ -34,6 +34,11 @@ class Gpu:
     bandwidth_gb_s: float
     source: str
 
+    @property
+    def shown_capability(self) -> str:
+        """As in ``8.9``."""
+        return f"{self.capability[0]}.{self.capability[1]}"
+
     def peak(self, precision: str) -> float | None:
         """T operations a second; None where the GPU has no such arithmetic."""
         return {"fp16": self.half, "int8": self.int8, "fp8": self.fp8}[precision]

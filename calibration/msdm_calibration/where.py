@@ -69,5 +69,4 @@ def gain_lines(works: Mapping[str, Work]) -> Iterator[str]:
         for gpu in GPUS:
             gain = gains(work, precision)[gpu.name]
             shown = "no such arithmetic" if gain is None else f"{gain:.2f} x"
-            major, minor = gpu.capability
-            yield f"  {gpu.name:16s} {gpu.generation:10s} {major}.{minor:<3d} {shown}"
+            yield f"  {gpu.name:16s} {gpu.generation:10s} {gpu.shown_capability:5s} {shown}"
