@@ -13,6 +13,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,9 @@ def naive(calibrated: Calibrated) -> bytes:
 def run_arm(bundle: Bundle, graphs: Mapping[str, bytes], crops: list[Crop], batch: int) -> Arm:
     """Generates the pairs of the crops."""
     backend = Sessions(graphs)
-    finals, pictures, steps = [], [], []
+    finals: list[np.ndarray] = []
+    pictures: list[np.ndarray] = []
+    steps: list[Arrays] = []
     for requests in batches([request_of(crop, index, seed=0) for index, crop in enumerate(crops)], batch):
         last: list[Arrays] = []
 
@@ -111,7 +114,7 @@ def timed(graphs: Mapping[str, Mapping[str, bytes]], arms: Mapping[str, Arm]) ->
 
     for name in graphs:  # checked before a number is printed
         assert all(np.isfinite(values).all() for values in step(name).values()), name
-    timings = time_in_turns({name: (lambda name=name: step(name)) for name in graphs}, warmups=1, repeats=7)
+    timings = time_in_turns({name: partial(step, name) for name in graphs}, warmups=1, repeats=7)
     return {name: timing.as_dict() for name, timing in timings.items()}
 
 

@@ -97,7 +97,9 @@ class Evaluation:
         command = [*self.program, "evaluate", "--bundle", str(bundle), "--data", str(self.data), "--out", str(out)]
         command += ["--evaluator", str(self.evaluator), "--threads", "1"]
         command += ["--section", "fidelity", "--section", "closeness"]
-        command += ["--precision", precision] * bool(precision) + ["--quick"] * self.quick
+        if precision is not None:
+            command += ["--precision", precision]
+        command += ["--quick"] * self.quick
         try:
             done = subprocess.run(command, capture_output=True, text=True, check=False)
         except OSError as error:

@@ -24,7 +24,7 @@ OUTLIER = 64.0
 
 def nodes() -> list[onnx.NodeProto]:
     """first -> block (conv1, times sigma, conv2, back to its size) -> last, tanh, and the linear update."""
-    conv = {"pads": [1, 1, 1, 1]}
+    around = [1, 1, 1, 1]
     return [
         helper.make_node("Split", ["row"], ["sigma", "c0", "c1", "c2", "c3"], "split", axis=0, num_outputs=5),
         helper.make_node("Conv", ["state", "model.enter.weight"], ["entered"], "conv_first"),
@@ -34,10 +34,10 @@ def nodes() -> list[onnx.NodeProto]:
             ["bounded", "model.block.0.conv1.weight", "model.block.0.conv1.bias"],
             ["middle"],
             "conv_outlier",
-            **conv,
+            pads=around,
         ),
         helper.make_node("Mul", ["middle", "sigma"], ["sized"], "size"),
-        helper.make_node("Conv", ["sized", "model.block.0.conv2.weight"], ["mixed"], "conv_sized", **conv),
+        helper.make_node("Conv", ["sized", "model.block.0.conv2.weight"], ["mixed"], "conv_sized", pads=around),
         helper.make_node("Div", ["mixed", "sigma"], ["unsized"], "unsize"),
         helper.make_node("Add", ["unsized", "bounded"], ["added"], "add"),
         helper.make_node("Conv", ["added", "model.leave.weight"], ["left"], "conv_last"),
@@ -72,12 +72,12 @@ def weights() -> dict[str, np.ndarray]:
 
 def denoiser(bundle: Bundle) -> bytes:
     spec = bundle.manifest.graphs[DENOISER]
-    sides = [
+    inputs, outputs = (
         [helper.make_tensor_value_info(t.name, TensorProto.FLOAT, list(t.shape)) for t in side]
         for side in (spec.inputs, spec.outputs)
-    ]
+    )
     constants = [numpy_helper.from_array(values, name) for name, values in weights().items()]
-    graph = helper.make_graph(nodes(), DENOISER, *sides, constants)
+    graph = helper.make_graph(nodes(), DENOISER, inputs, outputs, constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     onnx.checker.check_model(model)
     data: bytes = model.SerializeToString()
