@@ -28,11 +28,13 @@ class Choice:
 
     Args:
         criterion: whose scale was taken.
-        errors: criterion -> weighted relative squared error of the output, summed over layers that share the input.
+        error: root of the squared error of the layer's output over its mean square, weighted by level, on samples.
+        errors: criterion -> the squares, summed over the layers that share the input.
     """
 
     recipe: Recipe
     criterion: str
+    error: float
     errors: dict[str, float]
 
 
@@ -99,7 +101,8 @@ class _Offer:
         for each in self.layers:
             bias = each.target.bias + (each.shift(scale) if self.errors and each.takes_bias else 0.0)
             recipe = Recipe(scale, each.scales, self.feed.migration, np.asarray(bias, np.float32), self.levels)
-            found[each.target.node] = Choice(recipe, best, self.errors)
+            error = each.error(scale) ** 0.5 if self.errors else 0.0
+            found[each.target.node] = Choice(recipe, best, error, self.errors)
         return found
 
 

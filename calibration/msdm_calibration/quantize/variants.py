@@ -137,7 +137,6 @@ def details_of(
 def _entry(calibrated: Calibrated, node: str) -> dict[str, Any]:
     choice, target = calibrated.choices[node], calibrated.subject.by_node[node]
     recipe = choice.recipe
-    error = min(choice.errors.values(), default=0.0)
     return {
         "node": node,
         "layer": target.layer,
@@ -146,7 +145,7 @@ def _entry(calibrated: Calibrated, node: str) -> dict[str, Any]:
         "criterion": choice.criterion,
         "channels_moved": 0 if recipe.migration is None else int(np.count_nonzero(recipe.migration != 1)),
         "levels": None if recipe.levels is None else [float(factor) for factor in recipe.levels],
-        "relative_error_of_output": round(float(np.sqrt(error)), 6),
+        "relative_error_of_output": round(choice.error, 6),
     }
 
 
