@@ -21,19 +21,20 @@ class Grid:
     Args:
         name: as on the command line and in the manifest.
         onnx_type: element type of ONNX.
-        largest: of its values, in units of a scale.
+        lowest, largest: of its values, in units of a scale.
         least_capability: compute capability whose tensor cores multiply in it.
     """
 
     name: str
     onnx_type: int
     dtype: np.dtype
+    lowest: float
     largest: float
     least_capability: tuple[int, int]
 
     def codes(self, values: np.ndarray, scale: np.ndarray | float) -> np.ndarray:
         """What is stored: rounded to even, saturated; ``scale`` broadcasts."""
-        scaled = np.clip(np.asarray(values, np.float32) / scale, -self.largest, self.largest)
+        scaled = np.clip(np.asarray(values, np.float32) / scale, self.lowest, self.largest)
         return (np.rint(scaled) if self.dtype == np.int8 else scaled).astype(self.dtype)
 
     def rounded(self, values: np.ndarray, scale: np.ndarray | float) -> np.ndarray:
@@ -42,9 +43,9 @@ class Grid:
 
 
 GRIDS = {
-    # -128 is left out: a symmetric grid needs no second zero point and no overflow in -x.
-    "int8": Grid("int8", TensorProto.INT8, np.dtype(np.int8), 127.0, (6, 1)),
-    "fp8": Grid("fp8", TensorProto.FLOAT8E4M3FN, np.dtype(ml_dtypes.float8_e4m3fn), 448.0, (8, 9)),
+    # QuantizeLinear saturates to -128: one value more below zero than above.
+    "int8": Grid("int8", TensorProto.INT8, np.dtype(np.int8), -128.0, 127.0, (6, 1)),
+    "fp8": Grid("fp8", TensorProto.FLOAT8E4M3FN, np.dtype(ml_dtypes.float8_e4m3fn), -448.0, 448.0, (8, 9)),
 }
 
 

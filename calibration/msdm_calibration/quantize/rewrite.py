@@ -112,7 +112,7 @@ class _Writer:
         self.grid, self.sigmas = grid, sigmas
         self.kinds = {i.name: i.data_type for i in model.graph.initializer}
         self.constants: list[onnx.TensorProto] = []
-        self.constants_kind: dict[str, int] = {}
+        self.weight_kinds: dict[str, int] = {}
         self._written: dict[tuple[str, bytes, bytes], str] = {}
 
     def level_nodes(self) -> list[onnx.NodeProto]:
@@ -149,7 +149,7 @@ class _Writer:
         """Where the input was divided by its level's factor: the product with it, and the undivided bias."""
         if recipe.levels is None:
             return []
-        dtype = HALF_OR_SINGLE[self.constants_kind[node.name]]
+        dtype = HALF_OR_SINGLE[self.weight_kinds[node.name]]
         table = self._constant(f"{node.name}_levels", recipe.levels.astype(dtype))
         shape = (1, -1, 1, 1) if target.op == "Conv" else (-1,)
         bias = self._constant(f"{node.name}_bias", recipe.bias.astype(dtype).reshape(shape))
@@ -167,7 +167,7 @@ class _Writer:
             raise BundleError(
                 f"the weight of node {node.name} is no initializer of float32 or float16", hint="export the graph again"
             )
-        self.constants_kind[node.name] = kind
+        self.weight_kinds[node.name] = kind
         return HALF_OR_SINGLE[kind]
 
     def _activation(

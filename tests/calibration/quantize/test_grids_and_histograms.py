@@ -14,9 +14,9 @@ from msdm_engine.errors import RequestError
 BIN = 2.0**-8
 
 
-def test_int8_rounds_to_even_and_saturates_symmetrically() -> None:
+def test_int8_rounds_to_even_and_saturates() -> None:
     codes = GRIDS["int8"].codes(np.array([0.5, 1.5, -0.5, 200.0, -200.0]), 1.0)
-    assert codes.tolist() == [0, 2, 0, 127, -127]
+    assert codes.tolist() == [0, 2, 0, 127, -128]
 
 
 def test_fp8_keeps_three_bits_of_the_mantissa_and_saturates() -> None:
