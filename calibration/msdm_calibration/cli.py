@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from msdm_calibration.quantize.cli import quantize, sensitivity, where
+from msdm_calibration.ranges.cli import ranges
 from msdm_engine.cli_errors import MsdmGroup
 
 
@@ -14,5 +15,9 @@ def main() -> None:
 
 
 main.add_command(quantize)
+main.add_command(ranges)
 main.add_command(sensitivity)
 main.add_command(where)
+
+if __name__ == "__main__":
+    main()

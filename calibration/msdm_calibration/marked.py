@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import itertools
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import onnx
@@ -24,7 +25,7 @@ class Activation:
         tensor: its name.
         node, op: the node that makes it and its type; empty and :data:`INPUT` for an input of the graph.
         layer: the module that it belongs to, by the nearest weight (``unet.up.2.blocks.0.conv1``): the one that its
-            node reads, else that of its node's operand; empty before the first weight.
+            node reads, or whose bias is added to it, else that of its node's operand; empty before the first weight.
         readers: (node, type, position among that node's inputs) of every use.
         same_values_as: the tensor of which this one only rearranges the values; empty: it has values of its own.
     """
@@ -57,6 +58,14 @@ def activations_of(model: onnx.ModelProto) -> tuple[Activation, ...]:
         for position, name in enumerate(node.input):
             readers.setdefault(name, []).append((node.name, node.op_type, position))
     constants = {initializer.name for initializer in graph.initializer}
+    # A transposed weight has lost its name: its matrix product belongs to the bias that is added to it.
+    biases = {
+        name: _module(bias)
+        for node in graph.node
+        if node.op_type == "Add"
+        for bias, name in itertools.permutations(node.input, 2)
+        if bias in constants and "." in bias
+    }
     layers: dict[str, str] = {}
     originals: dict[str, str] = {}
     found = [
@@ -68,7 +77,7 @@ def activations_of(model: onnx.ModelProto) -> tuple[Activation, ...]:
         if all(not name or name in constants for name in node.input):
             constants.update(node.output)
             continue
-        layer = _layer_of(node, constants, layers)
+        layer = _layer_of(node, constants, layers, biases)
         for name in node.output:
             layers[name] = layer
             if types.get(name) != TensorProto.FLOAT:
@@ -80,16 +89,24 @@ def activations_of(model: onnx.ModelProto) -> tuple[Activation, ...]:
     return tuple(found)
 
 
-def _layer_of(node: onnx.NodeProto, constants: Collection[str], layers: dict[str, str]) -> str:
-    """Module of the first named weight among the operands, else the layer of the last operand that has one.
+def _layer_of(
+    node: onnx.NodeProto, constants: Collection[str], layers: Mapping[str, str], biases: Mapping[str, str]
+) -> str:
+    """Module of the first named weight among the operands, else of the bias, else the last operand's that has one.
 
     The last: in ``x * norm(x)`` and ``skip + branch`` the exporter puts what was computed later behind.
     """
     for name in node.input:
         if name in constants and "." in name:
-            return name.rsplit(".", 1)[0].removeprefix("model.")
+            return _module(name)
+    if node.op_type == "MatMul" and node.output[0] in biases and node.input[1] in constants:
+        return biases[node.output[0]]
     known = [layers[name] for name in node.input if layers.get(name)]
     return known[-1] if known else ""
+
+
+def _module(weight: str) -> str:
+    return weight.rsplit(".", 1)[0].removeprefix("model.")
 
 
 def with_outputs(model: onnx.ModelProto, tensors: Collection[str]) -> onnx.ModelProto:

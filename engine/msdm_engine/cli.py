@@ -63,6 +63,7 @@ def main() -> None:
 @click.option("--precision", default=FLOAT32, show_default=True, help="of the graphs: float32, or one that was added")
 @click.option("--batch", type=int, help="pairs at once [default: the bundle's]")
 @click.option("--resume", is_flag=True, help="complete the interrupted set in --out")
+@click.option("--check-ranges", is_flag=True, help="warn of pairs outside the ranges that the bundle was calibrated on")
 @click.option("--validate", is_flag=True, help="only check, and say what would be made and what it costs")
 @click.option("--quiet", is_flag=True, help="no progress bar, no summary")
 @click.option("--verbose", is_flag=True, help="say what is being done")
@@ -77,6 +78,7 @@ def sample(
     batch: int | None,
     critic: bool,
     resume: bool,
+    check_ranges: bool,
     validate: bool,
     root: Path | None,
     quiet: bool,
@@ -114,6 +116,7 @@ def sample(
         batch=batch,
         critic=critic,
         resume=resume,
+        check_ranges=check_ranges,
         log=log,
     )
 

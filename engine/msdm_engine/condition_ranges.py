@@ -1,12 +1,12 @@
-"""The ranges that a bundle was calibrated on, and what leaves them: a request's conditions, and graphs' outputs.
+"""The ranges that a bundle was calibrated on, and which of them a request's conditions leave.
 
-`msdm-calibrate ranges --store` writes them into the manifest; `msdm-engine sample --check-ranges` reads them. What a
-condition is called and how it is measured stands here once, for both.
+`msdm-calibrate ranges --store` writes them into the manifest; `msdm-engine sample --check-ranges` reads them
+(:mod:`msdm_engine.range_check`). What a condition is called and how it is measured stands here once, for both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +17,6 @@ from msdm_engine.manifest_checks import keys, malformed, mapping, number, sequen
 from msdm_engine.pairs import PairRequest
 
 Ends = tuple[float, float]
-#: Share of a calibrated span by which an activation may leave it on either side: the extrema of some hundred pairs
-#: are exceeded by chance. Conditions may not: they are what was asked for.
-MARGIN = 0.25
 
 
 @dataclass(frozen=True)
@@ -130,42 +127,3 @@ def departures(values: Mapping[str, float], ranges: Mapping[str, Ends]) -> list[
         for name, value in values.items()
         if name in ranges and not ranges[name][0] <= value <= ranges[name][1]
     ]
-
-
-class RangeCheck:
-    """Finds departures, and warns once for each name and side.
-
-    Args:
-        calibrated: of the bundle.
-        warn: takes each departure that is the first of its kind, and the number of the pair (-1: of a batch).
-    """
-
-    def __init__(
-        self, calibrated: Calibrated, tokenizer: TextTokenizer, warn: Callable[[Departure, int], None]
-    ) -> None:
-        self._calibrated, self._tokenizer, self._warn = calibrated, tokenizer, warn
-        self._warned: set[tuple[str, bool]] = set()
-
-    def of_request(self, request: PairRequest) -> tuple[str, ...]:
-        """What a request leaves, in words."""
-        found = departures(condition_values(request, self._tokenizer), self._calibrated.conditions)
-        self._tell(found, request.index)
-        return tuple(departure.text() for departure in found)
-
-    def of_outputs(self, graph: str, outputs: Mapping[str, np.ndarray]) -> None:
-        """Warns of a graph's outputs outside their calibrated range and :data:`MARGIN`."""
-        for tensor, values in outputs.items():
-            name = f"{graph}/{tensor}"
-            if name not in self._calibrated.activations or not values.size:
-                continue
-            low, high = self._calibrated.activations[name]
-            spare = MARGIN * (high - low)
-            ends = (float(values.min()), float(values.max()))
-            self._tell([Departure(name, end, low, high) for end in ends if not low - spare <= end <= high + spare], -1)
-
-    def _tell(self, found: Iterable[Departure], pair: int) -> None:
-        for departure in found:
-            kind = departure.name, departure.value < departure.low
-            if kind not in self._warned:
-                self._warned.add(kind)
-                self._warn(departure, pair)

@@ -29,6 +29,13 @@ class Log:
         if self.verbose or self.as_json:
             self._emit(event, values, sys.stderr)
 
+    def warning(self, event: str, text: str, **values: Any) -> None:
+        """Something that the user should look at."""
+        if self.as_json:
+            self._emit(event, {"level": "warning", **values}, sys.stderr)
+        elif not self.quiet:
+            print(f"warning: {text}", file=sys.stderr)
+
     def summary(self, event: str, text: str, **values: Any) -> None:
         """The line at the end."""
         if self.as_json:

@@ -86,6 +86,8 @@ class Pair:
         seen: what the bundle's critic sees in the image; None: it was not asked.
         draws: how often the pair was drawn; see :mod:`msdm_engine.redraw`.
         accepted: whether it reached the agreement asked for; None: none was asked for.
+        outside_ranges: what its request leaves of the bundle's calibrated ranges, in words; empty unless it was
+            checked, see :mod:`msdm_engine.range_check`.
     """
 
     request: PairRequest
@@ -94,6 +96,7 @@ class Pair:
     seen: Seen | None = None
     draws: int = 1
     accepted: bool | None = None
+    outside_ranges: tuple[str, ...] = ()
 
     @property
     def agreement(self) -> Agreement | None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from msdm_calibration.data import CalibrationData
 from msdm_calibration.marked import activations_of, load_graph, with_outputs
@@ -83,6 +84,23 @@ def test_activations_name_their_layers(bundle: Bundle) -> None:
     assert "model.unet.first.weight" not in found
     identity = {activation.tensor: activation for activation in activations_of(load_graph(bundle.graphs[CONDITIONER]))}
     assert identity["map_features_0"].same_values_as == "maps"
+
+
+def test_a_product_without_a_named_weight_belongs_to_its_bias() -> None:
+    nodes = [
+        helper.make_node("MatMul", ["x", "val_1"], ["product"], "product"),
+        helper.make_node("Add", ["product", "model.head.bias"], ["sum"], "sum"),
+    ]
+    weights = {"val_1": np.ones((2, 2), np.float32), "model.head.bias": np.ones(2, np.float32)}
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 2]) for name in ("x", "sum"))
+    constants = [numpy_helper.from_array(value, name) for name, value in weights.items()]
+    model = helper.make_model(helper.make_graph(nodes, "g", [x], [y], constants))
+    found = activations_of(load_graph(model.SerializeToString()))
+    assert [(activation.tensor, activation.layer) for activation in found] == [
+        ("x", ""),
+        ("product", "head"),
+        ("sum", "head"),
+    ]
 
 
 def test_an_unknown_tensor_is_refused(bundle: Bundle) -> None:

@@ -66,7 +66,8 @@ class ActivationRange:
     """An activation at all its noise levels.
 
     Args:
-        levels: empty where ``activation.same_values_as`` names another, which has them.
+        levels: empty where the activation only rearranges another (``same_values_as``), which has them, and no
+            convolution or matrix product reads it.
         channels: largest magnitude of each channel over all noise levels, for what convolutions and matrix products
             read; else empty.
     """
@@ -87,9 +88,14 @@ class ActivationRange:
         return math.log2(LARGEST / largest) if largest > 0 else math.inf
 
     @property
+    def median_channel(self) -> float:
+        """Median over the channels of their largest magnitude; 0 without channels."""
+        return float(np.median(self.channels)) if self.channels else 0.0
+
+    @property
     def outliers(self) -> tuple[int, ...]:
         """Channels whose largest magnitude is more than :data:`OUTLIER` times the median channel's."""
-        median = float(np.median(self.channels)) if self.channels else 0.0
+        median = self.median_channel
         return tuple(i for i, value in enumerate(self.channels) if median > 0 and value > OUTLIER * median)
 
 

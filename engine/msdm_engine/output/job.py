@@ -23,6 +23,7 @@ from msdm_engine.errors import RequestError
 from msdm_engine.log import Log
 from msdm_engine.output.pair_set import NOTICE, SHEET_FILE, PairSet
 from msdm_engine.pairs import Pair
+from msdm_engine.range_check import RangeCheck
 from msdm_engine.redraw import Redrawn, check_critic_is_asked, sample_accepted
 from msdm_engine.request import SetRequest
 
@@ -38,6 +39,7 @@ def generate(
     batch: int | None = None,
     critic: bool = True,
     resume: bool = False,
+    check_ranges: bool = False,
     log: Log | None = None,
 ) -> int:
     """Generates a set into a folder.
@@ -47,6 +49,7 @@ def generate(
 
     Args:
         critic: score each pair with the bundle's critic, if it has one.
+        check_ranges: warn of pairs outside the bundle's calibrated ranges, and say so in their records.
 
     Returns:
         the number of pairs written by this call.
@@ -64,7 +67,8 @@ def generate(
     total = sum(group.count for group in groups)
     with Engine.open(opened, backend=backend, threads=threads, precision=precision) as engine:
         check_texts(engine.tokenizer, groups)
-        header = set_header(engine, request, groups, critic)
+        header = set_header(engine, request, groups, critic) | ({"check_ranges": True} if check_ranges else {})
+        check = RangeCheck.logged(engine, log) if check_ranges else None
         log.detail("opened", bundle=opened.sha256, pairs=total, **engine.backend.identity)
         for number, group in enumerate(groups):
             if group.findings.text():
@@ -75,8 +79,8 @@ def generate(
                 log.detail("resuming", done=len(pairs.done))
             with tqdm(total=total, initial=len(pairs.done), unit="pair", disable=not log.bar) as bar:
                 for group in groups:
-                    for pair in _sampled(engine, group, pairs.done, critic):
-                        pairs.add(pair)
+                    for pair in _sampled(engine, group, pairs.done, critic, check):
+                        pairs.add(check.marked(pair) if check else pair)
                         redrawn.count(pair)
                         bar.update()
                         log.detail("pair", index=pair.request.index)
@@ -90,8 +94,10 @@ def generate(
     return pairs.written
 
 
-def _sampled(engine: Engine, group: ComposedGroup, done: Collection[int], critic: bool) -> Iterator[Pair]:
-    wanted = group.pairs(done)
+def _sampled(
+    engine: Engine, group: ComposedGroup, done: Collection[int], critic: bool, check: RangeCheck | None
+) -> Iterator[Pair]:
+    wanted = check.seen(group.pairs(done)) if check else group.pairs(done)
     if group.acceptance is None:
         return engine.sample(wanted, group.sampling, group.guidance, critic=critic)
     return sample_accepted(engine, wanted, group.acceptance, group.sampling, group.guidance)

@@ -118,6 +118,7 @@ class PairSet:
             "colour": asdict(request.colour),
             "metadata": asdict(request.metadata),
             **_judgement(pair),
+            **({"outside_ranges": list(pair.outside_ranges)} if pair.outside_ranges else {}),
         }
         for kind, array in (("image", pair.image), ("mask", pair.instances)):
             data = png_bytes(array, text)

@@ -21,6 +21,7 @@ from msdm_export.conditions import Conditions, Size
 from msdm_export.onnx_export import tensor_specs
 from msdm_export.precision.formats import Format, format_named
 from msdm_export.precision.graph import Graph, float32_from_stored
+from msdm_export.precision.measured import MeasuredRanges, ranges_from_report
 from msdm_export.precision.ranges import HEADROOM, Range, measure_ranges, misfits
 from msdm_export.precision.rewrite import typed
 from msdm_export.precision.rules import Assignment, assign
@@ -78,6 +79,7 @@ def add_precision(
     *,
     out: Path | None = None,
     pack: Path | None = None,
+    ranges: Path | None = None,
     report: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
     """Adds every graph of a bundle in another precision.
@@ -86,36 +88,32 @@ def add_precision(
         folder: the bundle; without ``out`` the graphs are added to it.
         to: ``fp16`` or ``bf16``.
         pack: data whose ``val`` masks the ranges are measured on; None: drawn layouts.
+        ranges: report of `msdm-calibrate ranges` to take the ranges from; nothing is measured then.
 
     Raises:
         RequestError: an unknown precision.
         BundleError: no bundle, or one without float32 graphs.
+        InputError: ``ranges`` is no report of this bundle.
         OutputError: it cannot be written.
     """
     half = format_named(to)
     bundle = Bundle.open(folder)
     models = source_models(bundle)
-    conditions = conditions_of(bundle, pack)
-    report(f"measuring ranges on {conditions.source}")
-    table = bundle.manifest.sampling.changed(steps=RANGE_STEPS).table()
-    ranges = measure_ranges(models, half, conditions.cases(RANGE_SIZES), table)
+    measured = (
+        ranges_from_report(ranges, bundle, models, half) if ranges else _measured(bundle, models, half, pack, report)
+    )
     handed = handed_on(models)
     files: dict[str, bytes] = {}
     variants: dict[str, Variant] = {}
     for name, model in models.items():
         report(f"typing {name}")
-        assignment = assign(model, misfits(ranges[name], half))
+        assignment = assign(model, misfits(measured.ranges[name], half))
         proto = typed(_with_opset(model, half), half, assignment.float32, handed)
         data = proto.SerializeToString()
         file = hashed_name(f"{name}.{half.name}", data, ".onnx")
         files[file] = data
-        details = _details(model, proto, assignment, ranges[name])
-        details["measured_on"] = {
-            "conditions": conditions.source,
-            "cases": [str(size) for size in RANGE_SIZES],
-            "noise_levels": [round(float(row[0]), 6) for row in table],
-            "headroom": HEADROOM,
-        }
+        details = _details(model, proto, assignment, measured.ranges[name])
+        details["measured_on"] = {**measured.measured_on, "headroom": HEADROOM}
         variants[name] = Variant(
             file,
             tensor_specs(proto.graph.input),
@@ -135,6 +133,20 @@ def add_precision(
     kept = {name: data for name, data in (bundle.contents | files).items() if name in changed.files}
     write_new(out, changed, with_plans(kept, bundle, changed))
     return changed
+
+
+def _measured(
+    bundle: Bundle, models: dict[str, onnx.ModelProto], half: Format, pack: Path | None, report: Callable[[str], None]
+) -> MeasuredRanges:
+    conditions = conditions_of(bundle, pack)
+    report(f"measuring ranges on {conditions.source}")
+    table = bundle.manifest.sampling.changed(steps=RANGE_STEPS).table()
+    measured_on = {
+        "conditions": conditions.source,
+        "cases": [str(size) for size in RANGE_SIZES],
+        "noise_levels": [round(float(row[0]), 6) for row in table],
+    }
+    return MeasuredRanges(measure_ranges(models, half, conditions.cases(RANGE_SIZES), table), measured_on)
 
 
 def handed_on(models: dict[str, onnx.ModelProto]) -> set[str]:
