@@ -67,7 +67,7 @@ def calibrate(settings: QuantizeSettings, say: Say = lambda _: None) -> Calibrat
     bundle = Bundle.open(settings.bundle)
     subject, source = subject_of(settings, bundle)
     targets = subject.targets.found
-    say(f"{len(targets)} nodes may be quantised; a first look at {subject.batch} windows")
+    say(f"{len(targets)} nodes may be quantised; a first look at a few windows")
     samples = look(subject)
     say("effect of each noise level on the finished state")
     crude = {

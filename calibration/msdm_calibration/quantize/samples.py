@@ -1,7 +1,7 @@
 """A first look: corners of the real inputs of every target at several noise levels, and the range of each channel.
 
 Whether a scale or a migration is good is asked of the layer itself, on these samples; they are small and stay in
-memory. One batch of trajectories gives them all.
+memory. A few trajectories give them all.
 """
 
 from __future__ import annotations
@@ -11,13 +11,16 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from msdm_calibration.quantize.subject import Subject
-from msdm_calibration.trajectory import Sessions, Visit
+from msdm_calibration.trajectory import Sessions, Visit, batches
 from msdm_engine.contract import DENOISER
 
 #: Side of the corner that is kept of a feature map, in its own pixels.
-SIDE = 24
+SIDE = 16
 #: Steps that are kept, spread over the trajectory.
 STEPS = 8
+#: Windows that are looked at. Windows of a calibration take turns among the fields, so these are of as many fields:
+#: scales that are chosen on one stain alone clip another.
+WINDOWS = 8
 
 
 @dataclass
@@ -26,7 +29,7 @@ class Samples:
 
     Args:
         steps: of the kept inputs, ascending.
-        inputs: tensor -> for each of the steps its values, [B, C, h, w] or [B, ..., C] float32.
+        inputs: tensor -> for each of the steps its values, [windows, C, h, w] or [windows, ..., C] float32.
         channel_largest: tensor -> [C] largest absolute value, whole maps, all steps.
     """
 
@@ -41,13 +44,14 @@ def steps_kept(count: int) -> tuple[int, ...]:
 
 
 def look(subject: Subject) -> Samples:
-    """Runs the first batch of the subject's requests."""
+    """Follows the first windows of the subject."""
     channel_axis = {target.tensor: target.channel_axis for target in subject.targets.found}
     samples = Samples(steps_kept(len(subject.sampling.table())))
+    parts: dict[str, dict[int, list[np.ndarray]]] = {}
     backend = subject.marked([name for name in channel_axis if not _is_input(subject, name)])
 
     def see(visit: Visit) -> None:
-        if visit.graph != DENOISER:
+        if visit.graph != DENOISER or visit.step is None:
             return
         given = visit.inputs | visit.more
         for name, axis in channel_axis.items():
@@ -57,9 +61,11 @@ def look(subject: Subject) -> Samples:
             samples.channel_largest[name] = np.maximum(samples.channel_largest.get(name, 0.0), largest)
             if visit.step in samples.steps:
                 corner = values[:, :, :SIDE, :SIDE] if values.ndim == 4 and axis == 1 else values
-                samples.inputs.setdefault(name, []).append(np.ascontiguousarray(corner))
+                parts.setdefault(name, {}).setdefault(visit.step, []).append(np.array(corner))
 
-    subject.follow(backend, subject.requests[: subject.batch], see)
+    for requests in batches(subject.requests[:WINDOWS], subject.batch):
+        subject.follow(backend, requests, see)
+    samples.inputs = {name: [np.concatenate(of[step]) for step in samples.steps] for name, of in parts.items()}
     return samples
 
 
