@@ -82,6 +82,6 @@ $(STAMP_CPU): $(REQUIREMENTS) | $(BIN)/pip
 
 $(STAMP_DEV): $(REQUIREMENTS) | $(BIN)/pip
 	$(refuse_gpu_runtime)
-	@echo "installing msdm with '.[cpu,train,export,evaluate,rtx,cuda,dev]' into $(VENV), a few minutes the first time"
-	@$(PIP) install -qq --constraint tools/constraints.txt --editable '.[cpu,train,export,evaluate,rtx,cuda,dev]'
+	@echo "installing msdm with '.[cpu,openvino,zarr,scale,train,export,calibrate,evaluate,rtx,cuda,dev]' into $(VENV), a few minutes the first time"
+	@$(PIP) install -qq --constraint tools/constraints.txt --editable '.[cpu,openvino,zarr,scale,train,export,calibrate,evaluate,rtx,cuda,dev]'
 	@touch $(STAMP_CPU) $@

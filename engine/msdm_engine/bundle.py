@@ -23,6 +23,7 @@ from msdm_engine.contract import (
 )
 from msdm_engine.errors import BundleError, nearest
 from msdm_engine.manifest import MANIFEST, FileEntry, GraphSpec, Manifest, Variant
+from msdm_engine.plan_spec import QUANTIZED
 
 REQUIRED_GRAPHS = (TEXT_ENCODER, CONDITIONER, DENOISER)
 TOKENIZER = "tokenizer.json"
@@ -30,16 +31,16 @@ MAX_BUNDLE_BYTES = 16 * 2**30
 MAX_MANIFEST_BYTES = 16 * 2**20
 
 
-def precision_command(folder: Path, precision: str) -> str:
-    """The command that adds a bundle's graphs in another precision."""
-    if precision in ("int8", "fp8"):  # explicit quantisation, from ranges on real trajectories
-        return f"msdm-calibrate quantize {folder} --to {precision}"
-    return f"msdm-export precision {folder} --to {precision}"
-
-
 def reference_bundle() -> Path:
     """The bundle that ships with msdm."""
     return Path(str(resources.files("msdm_engine"))) / "bundles" / "reference"
+
+
+def command_that_makes(precision: str, folder: Path) -> str:
+    """The command that adds graphs of a precision to the bundle in ``folder``."""
+    if precision in QUANTIZED:
+        return f"msdm-calibrate quantize {folder} --to {precision} --data PACK"
+    return f"msdm-export precision {folder} --to {precision}"
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Bundle:
             if precision == FLOAT32:
                 specs[name] = spec
                 continue
-            make = precision_command(self.folder, precision)
+            make = command_that_makes(precision, self.folder)
             if precision not in spec.variants:
                 raise BundleError(
                     f"bundle {self.manifest.name} has no {precision} graph '{name}'",
@@ -204,7 +205,7 @@ def _check_variants(folder: Path, manifest: Manifest, graph: str, spec: GraphSpe
         if variant.file not in manifest.files:
             raise BundleError(
                 f"{folder} lacks the file {variant.file} of the {precision} graph '{graph}'",
-                hint=precision_command(folder, precision),
+                hint=command_that_makes(precision, folder),
             )
         for side in ("inputs", "outputs"):
             found, expected = ([tensor.name for tensor in getattr(at, side)] for at in (variant, spec))
@@ -212,7 +213,7 @@ def _check_variants(folder: Path, manifest: Manifest, graph: str, spec: GraphSpe
                 raise BundleError(
                     f"the {precision} graph '{graph}' of {folder} has the {side} {', '.join(found)}",
                     note=f"the float32 graph has {', '.join(expected)}",
-                    hint=precision_command(folder, precision),
+                    hint=command_that_makes(precision, folder),
                 )
 
 

@@ -10,7 +10,9 @@ from msdm_engine.manifest_checks import free, keys, malformed, mapping, sequence
 
 #: Runtimes that execute plans, and what they are called in messages.
 PLAN_BACKENDS = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT for RTX"}
-PLAN_PRECISIONS = ("float32", "fp16", "bf16", "int8", "fp8")
+#: Precisions of graphs with quantise/dequantise nodes, whose rest is in another one.
+QUANTIZED = ("int8", "fp8")
+PLAN_PRECISIONS = ("float32", "fp16", "bf16", *QUANTIZED)
 #: Capabilities of data-centre GPUs, where TensorRT for RTX runs nothing, although it compiles for sm_80.
 DATA_CENTRE_TARGETS = ("sm_80", "sm_90", "sm_100", "sm_103")
 #: Plans lie in this folder of the bundle.

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from msdm_engine import Bundle, Engine
-from msdm_engine.bundle import precision_command, reference_bundle
+from msdm_engine.bundle import command_that_makes, reference_bundle
 from msdm_engine.conditions.metadata import TextTokenizer
 from msdm_engine.errors import BundleError
 
@@ -269,7 +269,7 @@ def test_the_hash_of_the_bundle_is_that_of_the_manifest_text(edit_manifest: Edit
 
 @pytest.mark.parametrize(
     ("precision", "command"),
-    [("fp16", "msdm-export precision b --to fp16"), ("int8", "msdm-calibrate quantize b --to int8")],
+    [("fp16", "msdm-export precision b --to fp16"), ("int8", "msdm-calibrate quantize b --to int8 --data PACK")],
 )
 def test_another_precision_is_added_by_the_stage_that_makes_it(precision: str, command: str) -> None:
-    assert precision_command(Path("b"), precision) == command
+    assert command_that_makes(precision, Path("b")) == command

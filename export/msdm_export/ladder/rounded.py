@@ -8,6 +8,8 @@ less often; the order of its sums differs.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper, shape_inference
@@ -71,4 +73,13 @@ def depths(model: onnx.ModelProto, half: Format) -> dict[str, int]:
         for name in node.output:
             rounds = types.get(name) == half.onnx_type and not is_movement(node)
             found[name] = before + rounds
+    return found
+
+
+def quantised_depths(model: onnx.ModelProto, nodes: Collection[str]) -> dict[str, int]:
+    """For each tensor, how many of these nodes lie on the longest path to it."""
+    found: dict[str, int] = {}
+    for node in model.graph.node:
+        before = max((found.get(name, 0) for name in node.input), default=0)
+        found.update(dict.fromkeys(node.output, before + (node.name in nodes)))
     return found

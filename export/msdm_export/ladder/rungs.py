@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from msdm_engine.bundle import Bundle
-from msdm_engine.contract import CRITIC, FLOAT32
+from msdm_engine.bundle import Bundle, command_that_makes
+from msdm_engine.contract import CRITIC, DENOISER, FLOAT32
+from msdm_engine.plan_spec import QUANTIZED
 from msdm_export.conditions import Arrays, Run, Size
 from msdm_export.ladder.errors import Tolerance
-from msdm_export.ladder.rounded import depths, rounded
+from msdm_export.ladder.rounded import depths, quantised_depths, rounded
 from msdm_export.onnx_export import round_to_half
+from msdm_export.plans.source import source_of
 from msdm_export.precision.formats import FORMATS, SINGLE, Format
 from msdm_export.precision.variants import source_models
 from msdm_export.reference import run_of_model
@@ -25,7 +27,7 @@ from msdm_train.training.from_bundle import read_bundle
 #: Over u sqrt(L). Half formats: on the reference bundle the largest root mean square was 0.6 of u sqrt(L), at the
 #: lowest noise level; other weights may have larger gains. Float32 sums of n products in another order also round n
 #: times each, which L does not count.
-FACTORS = {FLOAT32: 8.0, "fp16": 2.0, "bf16": 2.0}
+FACTORS = {FLOAT32: 8.0, "fp16": 2.0, "bf16": 2.0, "int8": 2.0, "fp8": 2.0}
 
 Models = dict[str, onnx.ModelProto]
 
@@ -97,6 +99,7 @@ def rungs_of(bundle: Bundle) -> list[Rung]:
     ]
     for half in FORMATS.values():
         rungs.extend(_half_rungs(bundle, half, std))
+    rungs.extend(_quantised_rung(bundle, precision, std) for precision in QUANTIZED)
     return rungs
 
 
@@ -125,6 +128,28 @@ def tolerances_of(rungs: list[Rung]) -> dict[str, Tolerance]:
     """What each precision of the bundle is held to."""
     names = {"onnx float32": FLOAT32}
     return {names.get(rung.name, rung.name): rung.tolerance for rung in rungs if rung.tolerance is not None}
+
+
+def _quantised_rung(bundle: Bundle, precision: str, std: float) -> Rung:
+    """The graphs with Q/DQ nodes as ONNX Runtime's CPU executes them: codes are rounded to, sums are float32.
+
+    The tolerance has the form of the others': one rounding is the root mean square of the relative errors of the
+    quantised layers' outputs, which calibration measured for each and wrote into the manifest, and L counts quantised
+    layers. The other graphs of the set hold their own rung's rounding, which is far within.
+    """
+    what = "Q/DQ graphs, codes dequantised, arithmetic in float32 (ONNX Runtime, CPU)"
+    if not all(precision in spec.variants for spec in bundle.manifest.graphs.values()):
+        make = command_that_makes(precision, bundle.folder)
+        return Rung(precision, what, not_run=f"not run: the bundle has no {precision} graphs; {make}")
+    specs = bundle.in_precision(precision)
+    models = {name: onnx.load_from_string(bundle.contents[spec.file]) for name, spec in specs.items()}
+    listed = {name: source_of(bundle, name, precision).quantised for name in models}
+    variant = bundle.manifest.graphs[DENOISER].variants[precision]
+    errors = [float(entry["relative_error_of_output"]) for entry in variant.details["quantized"]]
+    roundoff = float(np.sqrt(np.mean(np.square(errors)))) if errors else SINGLE.roundoff
+    counted = {name: quantised_depths(model, listed[name]) for name, model in models.items()}
+    run = _run_of({name: session_from_model(model) for name, model in models.items()})
+    return Rung(precision, what, run, Tolerance(roundoff, counted, FACTORS[precision], std))
 
 
 def _run_of(sessions: dict[str, object]) -> Run:

@@ -2,8 +2,9 @@
 
 A strongly typed network runs each layer in the types that it was parsed with, so what holds here holds in the plan:
 
-* each convolution and matrix multiplication reads and writes the plan's half format, and so does each norm that is
-  one layer (its ONNX node keeps its statistics in float32, ``stash_type``);
+* each convolution and matrix multiplication reads and writes the plan's half format (in a quantised graph the
+  rest's), and so does each norm that is one layer (its ONNX node keeps its statistics in float32, ``stash_type``);
+* in a quantised graph, exactly the nodes that the manifest lists read both operands from a DEQUANTIZE of INT8 or FP8;
 * each reduction, which is what a norm of several layers takes its statistics with, is float32;
 * the solver's update, from the state to ``state_next``, is float32;
 * inputs and outputs have the names, types and shapes of the manifest, at the shapes of the profile.
@@ -16,19 +17,23 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import onnx
 
+from msdm_engine.bundle import command_that_makes
 from msdm_engine.contract import DENOISER, DENOISER_INPUTS, DENOISER_OUTPUTS, FLOAT32
 from msdm_engine.errors import BackendError
 from msdm_engine.manifest import TensorSpec
 from msdm_export.plans.source import Source
 
-#: TensorRT's name of the type that matrix work runs in. Quantised graphs say theirs with Q/DQ nodes instead.
+#: TensorRT's name of the type that matrix work runs in; quantised nodes read DEQUANTIZE layers of this type.
 MATRIX_TYPE = {FLOAT32: "FLOAT", "fp16": "HALF", "bf16": "BF16"}
 #: TensorRT's name of a manifest's type.
 TYPE_NAMES = {"float32": "FLOAT", "float16": "HALF", "bfloat16": "BF16", "int64": "INT64", "int32": "INT32"}
+#: And of the codes that a quantised plan's precision stands for.
+CODE_TYPE = {"int8": "INT8", "fp8": "FP8"}
 MATRIX_LAYERS = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY")
 NORM_NODES = ("LayerNormalization", "GroupNormalization", "RMSNormalization")
 STATE_INPUTS, STATE_NEXT = DENOISER_INPUTS[:3], DENOISER_OUTPUTS[0]
@@ -90,6 +95,7 @@ def walk(network: Any, source: Source, shapes: Mapping[str, tuple[int, ...]] | N
         *_tensor_problems(_tensors(network, "input"), source.spec.inputs, shapes),
         *_tensor_problems(_tensors(network, "output"), source.spec.outputs, None),
         *_matrix_problems(layers, source),
+        *_code_problems(layers, source),
         *_reduction_problems(layers),
         *_stash_problems(source),
         *(_update_problems(layers) if source.graph == DENOISER else ()),
@@ -98,7 +104,7 @@ def walk(network: Any, source: Source, shapes: Mapping[str, tuple[int, ...]] | N
         raise BackendError(
             f"the parsed {source.precision} graph '{source.graph}' is not what was asked for: {problem}",
             note="a plan runs exactly these types",
-            hint="make the graph again with `msdm-export precision`",
+            hint=f"make the graph again: {command_that_makes(source.precision, Path('BUNDLE'))}",
         )
     return layers
 
@@ -130,14 +136,33 @@ def _tensor_problems(
 
 
 def _matrix_problems(layers: Iterable[Layer], source: Source) -> Iterator[str]:
-    wanted = MATRIX_TYPE.get(source.precision)
+    wanted = MATRIX_TYPE[source.rest]
     for layer in layers:
-        if wanted is None or layer.name in source.kept:
+        if layer.name in source.kept:
             continue
         if layer.kind in MATRIX_LAYERS and {dtype for _, dtype in (*layer.inputs[:2], *layer.outputs)} != {wanted}:
             yield f"layer '{layer.name}' ({layer.kind}) runs in {_types(layer)}, not in {wanted}"
         if layer.kind == "NORMALIZATION" and layer.dtype != wanted:
             yield f"layer '{layer.name}' (NORMALIZATION) gives out {layer.dtype}, not {wanted}"
+
+
+def _code_problems(layers: Iterable[Layer], source: Source) -> Iterator[str]:
+    """Which matrix work reads codes: what the manifest lists, and nothing else."""
+    layers = list(layers)
+    codes = {name: layer.inputs[0][1] for layer in layers if layer.kind == "DEQUANTIZE" for name, _ in layer.outputs}
+    wanted, seen = CODE_TYPE.get(source.precision), set()
+    for layer in layers:
+        if layer.kind not in MATRIX_LAYERS:
+            continue
+        read = [codes.get(name) for name, _ in layer.inputs[:2]]
+        if layer.name in source.quantised:
+            seen.add(layer.name)
+            if read != [wanted] * 2:
+                yield f"layer '{layer.name}' ({layer.kind}) reads {' x '.join(map(str, read))}, not codes of {wanted}"
+        elif any(read):
+            yield f"layer '{layer.name}' ({layer.kind}) reads codes, but the manifest does not list it as quantised"
+    for name in sorted(source.quantised - seen):
+        yield f"the quantised node '{name}' is no layer of matrix work"
 
 
 def _reduction_problems(layers: Iterable[Layer]) -> Iterator[str]:

@@ -12,6 +12,8 @@ from msdm_engine.manifest import GraphSpec, Variant
 
 #: Where `msdm-export precision` lists the nodes that stay float32, each rule with its reason.
 KEPT = "float32"
+#: Where `msdm-calibrate quantize` lists the quantised nodes, and the precision of all others.
+QUANTIZED_NODES, REST = "quantized", "rest"
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,8 @@ class Source:
         data: verified bytes of the ONNX file.
         graph_sha256: of the float32 graph that it stands for.
         kept: nodes that stay float32 -> the reason that the manifest gives.
+        rest: precision of what is not quantised; of everything where nothing is.
+        quantised: nodes of matrix work that read dequantised codes.
     """
 
     graph: str
@@ -32,6 +36,8 @@ class Source:
     data: bytes
     graph_sha256: str
     kept: dict[str, str]
+    rest: str
+    quantised: frozenset[str] = frozenset()
 
     @property
     def sha256(self) -> str:
@@ -49,7 +55,9 @@ def source_of(bundle: Bundle, graph: str, precision: str) -> Source:
     graph_sha256 = bundle.manifest.files[bundle.manifest.graphs[graph].file].sha256
     details = spec.details if isinstance(spec, Variant) else {}
     kept = {node: str(entry["reason"]) for entry in details.get(KEPT, []) for node in entry["nodes"]}
-    return Source(graph, precision, spec, bundle.contents[spec.file], graph_sha256, kept)
+    rest = str(details.get(REST, precision))
+    quantised = frozenset(str(entry["node"]) for entry in details.get(QUANTIZED_NODES, []))
+    return Source(graph, precision, spec, bundle.contents[spec.file], graph_sha256, kept, rest, quantised)
 
 
 def fixed_shapes(data: bytes, shapes: dict[str, tuple[int, ...]]) -> bytes:

@@ -23,7 +23,7 @@ from msdm_train.evaluation.networks import open_evaluator
 from msdm_train.evaluation.report import local_folder, write_report
 from msdm_train.evaluation.runs_on_test import check_test_run, log_test_run, logged_here, mark_logged
 from msdm_train.evaluation.samples import Sample
-from msdm_train.evaluation.sections import SECTIONS, Outcome, Section, run_sections, write_json
+from msdm_train.evaluation.sections import SECTIONS, Outcome, Section, run_sections, sections_named, write_json
 from msdm_train.evaluation.settings import EvaluationSettings
 from msdm_train.files import file_sha256
 
@@ -62,7 +62,7 @@ def evaluate(
     evaluator = evaluator or open_evaluator(settings.evaluator, pack, settings.split, bundle.manifest)
     real, train = chosen_windows(pack, settings)
     local_folder(settings.out)
-    with Engine.open(bundle, threads=settings.threads) as engine:
+    with Engine.open(bundle, threads=settings.threads, precision=settings.precision) as engine:
         generator = Generator(engine, settings.out / "generated", say)
         identity = identity_of(settings, generator, embed, evaluator)
         if settings.split == "test":
@@ -70,7 +70,9 @@ def evaluate(
         generating = time.monotonic()
         context = context_of(settings, pack, real, train, generator, embed, evaluator, say)
         generated = time.monotonic()
-        outcomes = run_sections(context, identity, SECTIONS if sections is None else sections)
+        outcomes = run_sections(
+            context, identity, sections_named(settings.only, SECTIONS) if sections is None else sections
+        )
     report = report_of(settings, pack, bundle, context, identity, outcomes)
     # Of this run: what was made or measured before took no time.
     report["seconds"] = {

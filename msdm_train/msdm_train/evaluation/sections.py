@@ -6,14 +6,14 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from msdm_engine.errors import InputError, OutputError, RequestError
+from msdm_engine.errors import InputError, OutputError, RequestError, nearest
 from msdm_engine.output.png import write_atomically
 from msdm_train.evaluation.context import Context
 
@@ -73,6 +73,18 @@ SECTIONS: dict[str, Section] = {
     "control": Section("Control: what was asked against what came", 2, _control),
     "usefulness": Section("Usefulness: do synthetic columnar cells help a segmenter", 1, _usefulness),
 }
+
+
+def sections_named(names: Sequence[str], among: Mapping[str, Section]) -> dict[str, Section]:
+    """The sections of these names, in the protocol's order; all for none.
+
+    Raises:
+        RequestError: an unknown name.
+    """
+    for name in names:
+        if name not in among:
+            raise RequestError(f"unknown section '{name}'", note=nearest(name, among))
+    return {name: section for name, section in among.items() if not names or name in names}
 
 
 @dataclass(frozen=True)

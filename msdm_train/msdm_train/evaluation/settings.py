@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from msdm_engine.contract import FLOAT32
 from msdm_engine.errors import RequestError
 from msdm_engine.pairs import MAX_SIDE_PX, MIN_SIDE_PX
 
@@ -27,6 +28,8 @@ class EvaluationSettings:
         evaluator: folder of the segmenter; None: sections that need it are refused.
         encoder: name of the encoder, see ``msdm-train evaluate --help``.
         usefulness: folder of a finished usefulness run; None: that section is refused.
+        precision: of the bundle's graphs.
+        only: names of the sections that are measured; empty: all.
         threads: CPU threads of the engine; pixels are bit-equal for equal threads only. 0: one for each core.
 
     Raises:
@@ -45,6 +48,8 @@ class EvaluationSettings:
     encoder: str = "lite0"
     usefulness: Path | None = None
     threads: int = 0
+    precision: str = FLOAT32
+    only: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.split not in ("val", "test"):

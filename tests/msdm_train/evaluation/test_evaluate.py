@@ -19,7 +19,7 @@ from msdm_train.data.reader import Field
 from msdm_train.evaluation.context import Context, Embed, Segment
 from msdm_train.evaluation.evaluate import evaluate
 from msdm_train.evaluation.networks import NoEvaluator
-from msdm_train.evaluation.sections import SECTIONS, Section
+from msdm_train.evaluation.sections import SECTIONS, Section, sections_named
 from msdm_train.evaluation.settings import EvaluationSettings
 
 SIDE_PX = 32
@@ -224,3 +224,11 @@ def test_the_command(settings: EvaluationSettings, embed: Embed, monkeypatch: py
     refused = CliRunner().invoke(main, [*command, "--split", "test"])
     assert refused.exit_code == RequestError.exit_code
     assert "--test-log docs/test-runs.md" in refused.output
+
+
+def test_sections_are_chosen_by_name_in_the_order_of_the_protocol() -> None:
+    assert list(sections_named(("closeness", "fidelity"), SECTIONS)) == ["fidelity", "closeness"]
+    assert sections_named((), SECTIONS) == SECTIONS
+    with pytest.raises(RequestError, match="unknown section 'close'") as caught:
+        sections_named(("close",), SECTIONS)
+    assert "closeness" in str(caught.value.note)
