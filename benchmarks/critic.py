@@ -79,7 +79,7 @@ def main(folder: Path | None, threads: int, repeats: int, sides_px: tuple[int, .
     """Measures and writes the JSON."""
     bundle = Bundle.open(folder)
     check_has_critic(bundle.manifest)
-    with Engine.open(bundle, threads=threads) as engine:
+    with Engine.open(bundle, threads=threads, parallel=1) as engine:
         sizes = {f"{size_px} px": cost(engine, size_px, repeats) for size_px in sides_px}
         identity = engine.backend.identity
     sampling = bundle.manifest.sampling

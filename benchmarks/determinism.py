@@ -27,7 +27,7 @@ Pictures = dict[int, np.ndarray]
 
 def generate(bundle: Bundle, pairs: list[PairRequest], batch: int, threads: int) -> Pictures:
     """Pictures by pair number."""
-    with Engine.open(bundle, threads=threads) as engine:
+    with Engine.open(bundle, threads=threads, parallel=1) as engine:
         sampling = bundle.manifest.sampling.changed(batch=batch)
         return {pair.request.index: pair.image for pair in engine.sample(pairs, sampling)}
 

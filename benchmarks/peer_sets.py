@@ -18,9 +18,8 @@ from msdm_engine.guidance import Guidance
 from msdm_engine.manifest import Sampling
 from msdm_engine.noise import gaussian
 from msdm_engine.output.pair_set import PairSet
+from msdm_engine.output.sink import OutputChoice
 from msdm_engine.request import GroupRequest, Layout, SetRequest
-
-HEADER = {"provenance": {"Comment": "benchmark"}}
 
 
 def requests(bundle: Bundle, size_px: int, count: int) -> list[PairRequest]:
@@ -70,11 +69,17 @@ def pairs_of_engine(engine: Engine, wanted: Sequence[PairRequest], sampling: Sam
     return engine.sample(wanted, sampling, Guidance(), critic=False)
 
 
-def to_files(pairs: Callable[[], Iterator[Pair]]) -> None:
+def to_files(pairs: Callable[[], Iterator[Pair]], wanted: Sequence[PairRequest]) -> None:
     """Writes the pairs as the engine's own command does, and throws them away."""
+    sizes = {(request.height_px, request.width_px) for request in wanted}
+    header = {
+        "provenance": {"Comment": "benchmark"},
+        "pairs": len(wanted),
+        "output": OutputChoice().header(sizes),
+    }
     folder = Path(tempfile.mkdtemp(prefix="msdm-peers-"))
     try:
-        with PairSet(folder / "set", HEADER) as written:
+        with PairSet(folder / "set", header) as written:
             for pair in pairs():
                 written.add(pair)
     finally:

@@ -101,7 +101,7 @@ def set_cell(bundle: Bundle, size_px: int, batch: int, steps: int, *, compiled: 
             pairs[name] = partial(pairs_of_engine, engine, wanted, sampling)
             told[name] = described(name, precision, True, True)
         checked(pairs, told)  # and warms everything up
-        timings = measure({n: partial(to_files, p) for n, p in pairs.items()}, warmups=1, repeats=repeats)
+        timings = measure({n: partial(to_files, p, wanted) for n, p in pairs.items()}, warmups=1, repeats=repeats)
     for name, timing in timings.items():
         told[name] |= {**timing.as_dict(), "seconds_per_pair": timing.median_s / len(wanted)}
     return {"pairs": len(wanted), "peers": list(told.values())}

@@ -86,14 +86,14 @@ def setting(bundle: Bundle, threads: int, sampling: Sampling, batches: int, repe
     request = SetRequest((group,), seed=1)
     (composed,) = compose(bundle.manifest, request, sampling.batch)
     wanted = list(composed.pairs())
-    with tempfile.TemporaryDirectory() as folder, Engine.open(bundle, threads=threads) as engine:
+    with tempfile.TemporaryDirectory() as folder, Engine.open(bundle, threads=threads, parallel=1) as engine:
         bare = BareLoop(engine, wanted, sampling)
         check(engine, wanted, sampling, bare)
 
         def files() -> None:
             out = Path(folder) / "set"
             shutil.rmtree(out, ignore_errors=True)
-            generate(request, out, bundle=bundle.folder, threads=threads, batch=sampling.batch)
+            generate(request, out, bundle=bundle.folder, threads=threads, parallel=1, batch=sampling.batch)
 
         functions: dict[str, Callable[[], object]] = {
             "bare": bare,

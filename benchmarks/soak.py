@@ -67,7 +67,7 @@ def run(folder: Path, pairs: int, block: int) -> tuple[list[dict[str, float]], S
     request = SetRequest((GroupRequest(Layout("round"), count=pairs, height_px=64, width_px=64, steps=4),), seed=1)
     blocks: list[dict[str, float]] = []
     clocks = StageClocks()
-    with Engine.open(write_tiny_bundle(folder / "bundle"), threads=1) as engine:
+    with Engine.open(write_tiny_bundle(folder / "bundle"), threads=1, parallel=1) as engine:
         (group,) = compose(engine.bundle.manifest, request)
         header = set_header(engine, request, [group]) | {"output": OutputChoice().header({(64, 64)})}
         with PairSet(folder / "set", header, clocks=clocks) as out:

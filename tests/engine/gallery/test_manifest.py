@@ -48,7 +48,7 @@ def test_what_the_engine_writes_is_read(tmp_path: Path) -> None:
 
     colour = Colour(foreground=RegionColour((1.0, 2.0, 3.0), (4.0, 5.0, 6.0)))
     request = PairRequest(3, 9, 16, 24, colour=colour, metadata=Metadata(assay="HE"), morphology="invented")
-    header = {"bundle": {"name": "b", "sha256": "0"}, "data": {"licence": "CC0-1.0"}, "provenance": {}}
+    header = {"bundle": {"name": "b", "sha256": "0"}, "data": {"licence": "CC0-1.0"}, "provenance": {}, "pairs": 4}
     with PairSet(tmp_path / "set", header) as pairs:
         pairs.add(Pair(request, np.zeros((16, 24, 3), np.uint8), np.zeros((16, 24), np.uint16)))
     (record,) = records(tmp_path / "set")
