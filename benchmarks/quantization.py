@@ -73,9 +73,9 @@ def naive(calibrated: Calibrated) -> bytes:
     return data
 
 
-def run_arm(bundle: Bundle, graphs: Mapping[str, bytes], crops: list[Crop], batch: int) -> Arm:
+def run_arm(bundle: Bundle, graphs: Mapping[str, bytes], precision: str, crops: list[Crop], batch: int) -> Arm:
     """Generates the pairs of the crops."""
-    backend = Sessions(graphs)
+    backend = Sessions(graphs, precision=precision)
     finals: list[np.ndarray] = []
     pictures: list[np.ndarray] = []
     steps: list[Arrays] = []
@@ -152,7 +152,7 @@ def measure(
     arms = {}
     for name, given in graphs.items():
         click.echo(f"sampling with {name}", err=True)
-        arms[name] = run_arm(opened, given, crops, opened.manifest.sampling.batch)
+        arms[name] = run_arm(opened, given, "float32" if name == NAIVE else name, crops, opened.manifest.sampling.batch)
     segment, embed = open_evaluator(evaluator, pack, "val", opened.manifest), open_encoder("lite0")
     real = embed([crop.image for crop in crops])
     plain = arms["float32"]

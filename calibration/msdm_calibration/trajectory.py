@@ -15,7 +15,7 @@ import numpy as np
 
 from msdm_engine.backends import Backend
 from msdm_engine.bundle import Bundle
-from msdm_engine.contract import CONDITIONER, DENOISER, ROW
+from msdm_engine.contract import CONDITIONER, DENOISER, FLOAT32, ROW
 from msdm_engine.engine import Engine
 from msdm_engine.errors import BackendError
 from msdm_engine.guidance import Guidance
@@ -53,12 +53,13 @@ class Sessions:
     Args:
         models: serialised ONNX by the graph's name.
         threads: CPU threads of a graph; values are bit-equal for equal threads only.
+        precision: under which the bundle lists these graphs; it decides the types that they hand to one another.
 
     Raises:
         BackendError: ONNX Runtime is missing, or cannot load a graph.
     """
 
-    def __init__(self, models: Mapping[str, bytes], *, threads: int = 1) -> None:
+    def __init__(self, models: Mapping[str, bytes], *, threads: int = 1, precision: str = FLOAT32) -> None:
         try:
             import onnxruntime
         except ImportError as error:
@@ -68,7 +69,12 @@ class Sessions:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
-        self.identity = {"backend": "onnxruntime", "version": onnxruntime.__version__, "threads": str(threads)}
+        self.identity = {
+            "backend": "onnxruntime",
+            "version": onnxruntime.__version__,
+            "threads": str(threads),
+            "precision": precision,
+        }
         self._sessions: dict[str, Any] = {}
         for name, data in models.items():
             try:
