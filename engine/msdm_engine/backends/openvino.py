@@ -111,20 +111,20 @@ class OpenVinoBackend:
             "precision": precision,
             "provider_options": options.shown,
         }
-        self._graphs: dict[str, bytes] = {}
+        self._graphs: dict[str, Any] = {}
         self._outputs: dict[str, list[str]] = {}
         for name, spec in bundle.in_precision(precision).items():
             graph = bundle.contents[spec.file]
             check_is_whole(name, graph)
-            self._graphs[name], self._outputs[name] = graph, [tensor.name for tensor in spec.outputs]
+            self._graphs[name], self._outputs[name] = self._read(name, graph), [tensor.name for tensor in spec.outputs]
             self._check(name, [tensor.name for tensor in spec.inputs])
         self._compiled: OrderedDict[tuple[str, Shapes], Any] = OrderedDict()
         self._idle: dict[tuple[str, Shapes], list[Any]] = {}
         self._lock = Lock()
 
-    def _read(self, graph: str) -> Any:
+    def _read(self, graph: str, data: bytes) -> Any:
         try:
-            return self._core.read_model(model=self._graphs[graph])
+            return self._core.read_model(model=data)
         except RuntimeError as error:
             raise BackendError(
                 f"OpenVINO {self._openvino.__version__} cannot load the graph '{graph}': {error}",
@@ -132,7 +132,7 @@ class OpenVinoBackend:
             ) from error
 
     def _check(self, graph: str, inputs: list[str]) -> None:
-        model = self._read(graph)
+        model = self._graphs[graph]
         found = [port.get_any_name() for port in model.inputs], [port.get_any_name() for port in model.outputs]
         if found != (inputs, self._outputs[graph]):
             raise BackendError(
@@ -147,7 +147,7 @@ class OpenVinoBackend:
         key = graph, shapes
         with self._lock:
             if key not in self._compiled:
-                model = self._read(graph)
+                model = self._graphs[graph].clone()  # a graph takes shapes once
                 try:
                     model.reshape({name: list(shape) for name, shape in shapes})
                     self._compiled[key] = self._core.compile_model(model, self._device, self._properties)
