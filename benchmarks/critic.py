@@ -14,23 +14,15 @@ from typing import Any
 
 import click
 import numpy as np
+from benchmarks.sample import requests
 from benchmarks.timer import environment, measure, write_json
 
-from msdm_engine import Bundle, Engine, Pair, PairRequest
-from msdm_engine.compose import compose
+from msdm_engine import Bundle, Engine, Pair
 from msdm_engine.contract import CRITIC, CRITIC_INPUTS
 from msdm_engine.critic import agreement_of, image_from_pictures
 from msdm_engine.redraw import check_has_critic
-from msdm_engine.request import GroupRequest, Layout, SetRequest
 
 RESULT = Path(__file__).parent / "results" / "critic.json"
-
-
-def requests(bundle: Bundle, size_px: int, count: int) -> list[PairRequest]:
-    """Columnar layouts in the bundle's columnar appearance."""
-    group = GroupRequest(Layout("columnar"), count=count, height_px=size_px, width_px=size_px)
-    (composed,) = compose(bundle.manifest, SetRequest((group,), seed=1))
-    return list(composed.pairs())
 
 
 def check(scored: list[Pair], plain: list[Pair]) -> list[float]:

@@ -11,7 +11,6 @@ import numpy as np
 from benchmarks.peer_networks import Arrays, Peer
 
 from msdm_engine import Bundle, Engine, Pair, PairRequest
-from msdm_engine.compose import compose
 from msdm_engine.conditions.maps import maps_from_instances
 from msdm_engine.conditions.metadata import TextTokenizer
 from msdm_engine.guidance import Guidance
@@ -19,14 +18,7 @@ from msdm_engine.manifest import Sampling
 from msdm_engine.noise import gaussian
 from msdm_engine.output.pair_set import PairSet
 from msdm_engine.output.sink import OutputChoice
-from msdm_engine.request import GroupRequest, Layout, SetRequest
-
-
-def requests(bundle: Bundle, size_px: int, count: int) -> list[PairRequest]:
-    """Columnar layouts in the bundle's columnar appearance."""
-    group = GroupRequest(Layout("columnar"), count=count, height_px=size_px, width_px=size_px)
-    (composed,) = compose(bundle.manifest, SetRequest((group,), seed=1))
-    return list(composed.pairs())
+from msdm_engine.pipeline.handover import pictures_from_states
 
 
 def conditions_of(wanted: Sequence[PairRequest], tokenizer: TextTokenizer) -> Arrays:
@@ -59,9 +51,8 @@ def pairs_of_peer(peer: Peer, bundle: Bundle, wanted: Sequence[PairRequest], sam
         x = start_of(batch, bundle.manifest.state_channels, float(table[0, 0]))
         final = peer.trajectory(x, table, conditions_of(batch, tokenizer))
         for request, state in zip(batch, final, strict=True):
-            image = np.clip(np.rint((state[:3].transpose(1, 2, 0) + 1) * 127.5), 0, 255).astype(np.uint8)
             assert request.instances is not None
-            yield Pair(request, image, request.instances.astype(np.uint16))
+            yield Pair(request, pictures_from_states(state), request.instances.astype(np.uint16))
 
 
 def pairs_of_engine(engine: Engine, wanted: Sequence[PairRequest], sampling: Sampling) -> Iterator[Pair]:

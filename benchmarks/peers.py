@@ -33,7 +33,8 @@ from benchmarks.peer_networks import (
     whole_onnx,
 )
 from benchmarks.peer_page import write_page
-from benchmarks.peer_sets import conditions_of, pairs_of_engine, pairs_of_peer, requests, start_of, to_files
+from benchmarks.peer_sets import conditions_of, pairs_of_engine, pairs_of_peer, start_of, to_files
+from benchmarks.sample import requests
 from benchmarks.timer import environment, measure, write_json
 
 from msdm_engine import Bundle, Engine, Pair

@@ -28,6 +28,7 @@ from msdm_engine.manifest import Sampling
 from msdm_engine.noise import gaussian
 from msdm_engine.output.job import generate
 from msdm_engine.pipeline.conditions import Conditions
+from msdm_engine.pipeline.handover import pictures_from_states
 from msdm_engine.request import GroupRequest, Layout, SetRequest
 
 RESULT = Path(__file__).parent / "results" / "pipeline.json"
@@ -73,7 +74,7 @@ def check(engine: Engine, wanted: list[PairRequest], sampling: Sampling, bare: B
     state = bare()
     pairs = list(engine.sample(wanted[: sampling.batch], sampling, NO_GUIDANCE))
     for pair, one in zip(pairs, state, strict=True):
-        expected = np.clip(np.rint((one[:3].transpose(1, 2, 0) + 1) * 127.5), 0, 255).astype(np.uint8)
+        expected = pictures_from_states(one)
         assert np.array_equal(pair.image, expected), "the engine's picture is not that of the bare loop"
 
 

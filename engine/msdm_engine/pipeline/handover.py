@@ -42,9 +42,14 @@ def pairs_of(setting: Setting, requests: Sequence[PairRequest], final: np.ndarra
     return [_pair(request, state) for request, state in zip(requests, cropped, strict=False)]
 
 
+def pictures_from_states(states: np.ndarray) -> np.ndarray:
+    """RGB of finite states: [..., C, H, W], data in [-1, 1] -> [..., H, W, 3] uint8."""
+    rgb = np.moveaxis(states[..., : len(IMAGE_CHANNELS), :, :], -3, -1)
+    return np.clip(np.rint((rgb + 1) * 127.5), 0, 255).astype(np.uint8)
+
+
 def _pair(request: PairRequest, state: np.ndarray) -> Pair:
-    rgb = state[: len(IMAGE_CHANNELS)].transpose(1, 2, 0)
-    image = np.clip(np.rint((rgb + 1) * 127.5), 0, 255).astype(np.uint8)
+    image = pictures_from_states(state)
     instances = request.instances
     if instances is None:
         maps = state[len(IMAGE_CHANNELS) : len(IMAGE_CHANNELS) + len(MAP_CHANNELS)]
