@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from msdm_engine.devices.cuda import CudaDevice
-from msdm_engine.devices.device_array import DeviceArray, Lease
+from msdm_engine.devices.device_array import DeviceArray
 from msdm_engine.devices.interop import borrow, borrow_stream
+from msdm_engine.devices.lease import Lease
 
 F32 = np.dtype(np.float32)
 SHAPE = (4, 3, 64, 64)
@@ -26,8 +27,8 @@ def exchange(device: CudaDevice, library: Any, name: str) -> dict[str, Any]:
     host.array()[:] = numbers
     stream.copy(ours, host)
     stream.record(ready)
-    lease = Lease("the acceptance's numbers")
-    result = DeviceArray(device, ours, stream, ready, lease)
+    lease = Lease("the acceptance's numbers", device, stream, ready, device.event("freed"))
+    result = DeviceArray("result", ours, lease)
     taken = library.from_dlpack(result)  # its stream waits for ours, and the host does not
     found = {"dlpack": _address(taken) == ours.pointer}
     assert np.array_equal(_numpy(taken), numbers), f"{name} reads other numbers than were written"
@@ -42,7 +43,7 @@ def exchange(device: CudaDevice, library: Any, name: str) -> dict[str, Any]:
     borrowed_stream.synchronize()
     assert np.array_equal(host.array(), 2 * numbers), f"the engine reads other numbers than {name} wrote"
     borrowed.free()
-    lease.end("the part is over", stream)
+    lease.end("the part is over")
     assert all(found.values()), f"copied: {', '.join(key for key, same in found.items() if not same)}"
     return {"version": str(library.__version__), "zero_copy": found}
 

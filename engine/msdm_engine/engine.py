@@ -26,6 +26,8 @@ from msdm_engine.manifest import Sampling
 from msdm_engine.pairs import Pair, PairRequest
 from msdm_engine.pipeline.batches import Batches
 from msdm_engine.pipeline.conditions import Conditions
+from msdm_engine.pipeline.handover import AsPairs
+from msdm_engine.pipeline.on_device import DeviceBatch, OnDevice
 from msdm_engine.pipeline.parallel import share_cores, side_by_side
 from msdm_engine.pipeline.run import Run
 from msdm_engine.pipeline.runtime import Runtime
@@ -139,11 +141,40 @@ class Engine:
         guidance = manifest.guidance if guidance is None else guidance
 
         def run_on(runtime: Runtime, requests: Iterable[PairRequest]) -> Iterator[Pair]:
-            run = Run(runtime, self._conditions, sampling, guidance, stride)
-            return run.pairs(Batches(requests, sampling.batch, runtime.limits))
+            run = Run(runtime, self._conditions, sampling, guidance, AsPairs(sampling.batch, stride))
+            return run.all(Batches(requests, sampling.batch, runtime.limits))
 
         if not self._beside:
             yield from run_on(self._runtime, requests)
             return
         samples = [partial(run_on, runtime) for runtime in (self._runtime, *self._beside)]
         yield from side_by_side(samples, Batches(requests, sampling.batch, {}))
+
+    def sample_on_device(
+        self,
+        requests: Iterable[PairRequest],
+        sampling: Sampling | None = None,
+        guidance: Guidance | None = None,
+    ) -> Iterator[DeviceBatch]:
+        """Generates as :meth:`sample`, and hands each batch out where it lies: on the GPU, or in the host's memory.
+
+        A batch is released before the next one is asked for, and the engine writes there no earlier than the reader's
+        stream is done; the last one may be kept until the engine is closed. The critic is not asked.
+
+        Args:
+            requests, sampling, guidance: as for :meth:`sample`.
+
+        Raises:
+            RequestError: batches run side by side, or what :meth:`sample` raises.
+            DeviceError: a batch is asked for while the one before is held; an array is used after its release.
+        """
+        if self._beside:
+            raise RequestError(
+                f"results on the device from {len(self._beside) + 1} batches side by side",
+                note="batches side by side run ahead of their reader, who would have to release them out of order",
+                hint="Engine.open(..., parallel=1)",
+            )
+        manifest = self.bundle.manifest
+        sampling, guidance = sampling or manifest.sampling, manifest.guidance if guidance is None else guidance
+        run = Run(self._runtime, self._conditions, sampling, guidance, OnDevice())
+        return run.all(Batches(requests, sampling.batch, self._runtime.limits))
