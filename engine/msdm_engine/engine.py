@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +24,7 @@ from msdm_engine.errors import RequestError
 from msdm_engine.guidance import Guidance
 from msdm_engine.manifest import Sampling
 from msdm_engine.pairs import Pair, PairRequest
-from msdm_engine.pipeline.batches import Batches
+from msdm_engine.pipeline.batches import Batches, Placed, in_order
 from msdm_engine.pipeline.conditions import Conditions
 from msdm_engine.pipeline.handover import AsPairs
 from msdm_engine.pipeline.on_device import DeviceBatch, OnDevice
@@ -115,11 +115,12 @@ class Engine:
     ) -> Iterator[Pair]:
         """Generates one pair for each request, in their order.
 
-        Consecutive requests of one size share a batch; a short batch is filled up to ``sampling.batch`` with
-        copies of its last request, because the batch shape decides the last bits of a pixel. Two batches are under
-        way at most (:mod:`msdm_engine.pipeline`): when the first pair of one comes, requests were taken to the end of
-        the next; batches side by side have as many each (:mod:`msdm_engine.pipeline.parallel`). Several of these
-        iterators may be open at once, and used in turns.
+        Requests of one size share a batch; a short batch is filled up to ``sampling.batch`` with copies of its last
+        request, because the batch shape decides the last bits of a pixel. Two batches are under way at most
+        (:mod:`msdm_engine.pipeline`): when the first pair of one comes, requests were taken to the end of the next;
+        batches side by side have as many each (:mod:`msdm_engine.pipeline.parallel`). Where sizes alternate, requests
+        are taken up to eight batches further ahead (:mod:`msdm_engine.pipeline.batches`). Several of these iterators
+        may be open at once, and used in turns.
 
         Args:
             sampling: solver, steps and batch; None: the bundle's own. Change it with
@@ -140,15 +141,15 @@ class Engine:
         stride = manifest.critic["stride"] if critic and manifest.critic is not None else None
         guidance = manifest.guidance if guidance is None else guidance
 
-        def run_on(runtime: Runtime, requests: Iterable[PairRequest]) -> Iterator[Pair]:
+        def run_on(runtime: Runtime, requests: Iterable[PairRequest], *, member: bool) -> Generator[Placed]:
             run = Run(runtime, self._conditions, sampling, guidance, AsPairs(sampling.batch, stride))
-            return run.all(Batches(requests, sampling.batch, runtime.limits))
+            return run.all(Batches(requests, sampling.batch, runtime.limits, neighbours=member))
 
         if not self._beside:
-            yield from run_on(self._runtime, requests)
+            yield from in_order(run_on(self._runtime, requests, member=False))
             return
-        samples = [partial(run_on, runtime) for runtime in (self._runtime, *self._beside)]
-        yield from side_by_side(samples, Batches(requests, sampling.batch, {}))
+        samples = [partial(run_on, runtime, member=True) for runtime in (self._runtime, *self._beside)]
+        yield from in_order(side_by_side(samples, Batches(requests, sampling.batch, {})))
 
     def sample_on_device(
         self,
@@ -159,7 +160,8 @@ class Engine:
         """Generates as :meth:`sample`, and hands each batch out where it lies: on the GPU, or in the host's memory.
 
         A batch is released before the next one is asked for, and the engine writes there no earlier than the reader's
-        stream is done; the last one may be kept until the engine is closed. The critic is not asked.
+        stream is done; the last one may be kept until the engine is closed. Where sizes alternate, batches are not in
+        the order of the requests: each names its own. The critic is not asked.
 
         Args:
             requests, sampling, guidance: as for :meth:`sample`.

@@ -11,6 +11,7 @@ from msdm_engine.conditions.decode import instances_from_maps
 from msdm_engine.contract import CRITIC, IMAGE_CHANNELS, MAP_CHANNELS
 from msdm_engine.critic import Seen, image_from_pictures
 from msdm_engine.pairs import Pair, PairRequest
+from msdm_engine.pipeline.batches import Placed
 from msdm_engine.pipeline.checks import check_finite, finite_rows
 from msdm_engine.pipeline.flight import Flight
 from msdm_engine.pipeline.padding import Padding
@@ -18,7 +19,7 @@ from msdm_engine.pipeline.setting import Setting
 
 
 class AsPairs:
-    """Pairs on the host. Fulfils :class:`~msdm_engine.pipeline.flight.HandOver`.
+    """Pairs on the host, with their places. Fulfils :class:`~msdm_engine.pipeline.flight.HandOver`.
 
     Args:
         batch: pairs in a batch where memory does not halve it.
@@ -33,25 +34,27 @@ class AsPairs:
         """See the contract."""
         return self._stride is not None
 
-    def finish(self, flight: Flight[Pair]) -> None:
+    def finish(self, flight: Flight[Placed]) -> None:
         """See the contract."""
         lane, batch = flight.order.lane, flight.batch
         slot = lane.slots[flight.slot]
-        flight.made = pairs_of(lane.setting, batch.requests, slot.final.host.array())
+        pairs = pairs_of(lane.setting, batch.requests, slot.final.host.array())
         if batch.size != self._batch:
-            flight.made = [replace(pair, halved_batch=batch.size) for pair in flight.made]
+            pairs = [replace(pair, halved_batch=batch.size) for pair in pairs]
         if self._stride is not None:
             assert slot.picture is not None  # of a lane with a critic
-            write_pictures(flight.made, self._stride, slot.picture.host.array())
+            write_pictures(pairs, self._stride, slot.picture.host.array())
             flight.order.judge(flight.slot)
+        flight.made = list(zip(batch.places, pairs, strict=True))
 
-    def judge(self, flight: Flight[Pair]) -> None:
+    def judge(self, flight: Flight[Placed]) -> None:
         """See the contract."""
         seen = flight.order.lane.slots[flight.slot].seen
         assert seen is not None  # of a lane with a critic
-        flight.made = judged(flight.made, seen.host.array())
+        pairs = judged([pair for _, pair in flight.made], seen.host.array())
+        flight.made = list(zip(flight.batch.places, pairs, strict=True))
 
-    def taken(self, flight: Flight[Pair]) -> None:
+    def taken(self, flight: Flight[Placed]) -> None:
         """Pairs are copies: they are the caller's own."""
 
 

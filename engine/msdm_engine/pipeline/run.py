@@ -8,7 +8,7 @@ are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import suppress
 from typing import Generic
 
@@ -47,7 +47,7 @@ class Run(Generic[Made]):
         self._orders: list[Order] = []
         self._prepare, self._finishing = (runtime.clocks.stage(name) for name in ("prepare", "hand over"))
 
-    def all(self, batches: Batches) -> Iterator[Made]:
+    def all(self, batches: Batches) -> Generator[Made]:
         """What is made of all batches; see :meth:`msdm_engine.Engine.sample`."""
         try:
             yield from self._all(batches)
@@ -59,7 +59,7 @@ class Run(Generic[Made]):
             raise
         self._settle(keep=True)
 
-    def _all(self, batches: Batches) -> Iterator[Made]:
+    def _all(self, batches: Batches) -> Generator[Made]:
         """Before an error is raised, the batches before the one that failed are handed over."""
         before: Flight[Made] | None = None
         while True:
@@ -168,7 +168,8 @@ class Run(Generic[Made]):
         else:
             self._runtime.limits[size_of(first.requests[0])] = first.size // 2
         self._settle(keep=False)
-        batches.put_back([request for batch in failed for request in batch.requests])
+        for batch in failed:
+            batches.put_back(batch)
 
     def _check_in_unless(self, order: Order, flight: Flight[Made] | None) -> None:
         """Gives a lane back, unless the next batch is in it."""

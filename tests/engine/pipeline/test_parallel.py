@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 
 import numpy as np
@@ -13,7 +13,7 @@ import pytest
 from msdm_engine import Bundle, Engine, Pair, PairRequest
 from msdm_engine.errors import MsdmError, NumericsError, RequestError
 from msdm_engine.pipeline import parallel
-from msdm_engine.pipeline.batches import Batches
+from msdm_engine.pipeline.batches import Batches, Placed, in_order
 from msdm_engine.pipeline.parallel import AHEAD, share_cores, side_by_side
 
 
@@ -26,22 +26,22 @@ def blank(request: PairRequest) -> Pair:
     return Pair(request, image, image[..., 0].astype(np.uint16))
 
 
-def sampled(requests: Iterator[PairRequest]) -> Iterator[Pair]:
-    for request in requests:
+def sampled(requests: Iterator[PairRequest]) -> Iterator[Placed]:
+    for place, request in enumerate(requests):
         if request.index == 13:
             raise NumericsError("pair 13")
         time.sleep(0.001 * (request.index % 3))  # members finish out of step
-        yield blank(request)
+        yield place, blank(request)
 
 
-def numbers(pairs: Iterator[Pair]) -> list[int]:
-    return [pair.request.index for pair in pairs]
+def numbers(placed: Generator[Placed]) -> list[int]:
+    return [pair.request.index for pair in in_order(placed)]
 
 
 def until_error(batches: Batches) -> tuple[list[int], Exception | None]:
     found: list[int] = []
     try:
-        for pair in side_by_side([sampled] * 2, batches):
+        for _, pair in side_by_side([sampled] * 2, batches):
             found.append(pair.request.index)
     except MsdmError as error:
         return found, error
@@ -60,7 +60,7 @@ def test_pairs_come_in_the_order_of_their_requests(count: int) -> None:
 
 
 def test_sizes_that_change_do_not_hold_anything_up() -> None:
-    requests = [asked(20 + i, (16, 32, 48)[i % 3]) for i in range(20)]  # every batch is short
+    requests = [asked(20 + i, (16, 32, 48)[i % 3]) for i in range(20)]
     assert numbers(side_by_side([sampled] * 2, Batches(requests, 4, {}))) == list(range(20, 40))
 
 
@@ -70,6 +70,15 @@ def test_an_error_comes_after_the_pairs_before_it() -> None:
     assert found == list(range(13))
     assert isinstance(error, NumericsError)
     assert not members()
+
+
+def test_a_member_that_has_failed_is_fed_without_harm() -> None:
+    member = parallel.Member(sampled, "msdm-member-test")
+    member.feed([asked(13)])
+    member.join()
+    member.feed([asked(14)])
+    with pytest.raises(NumericsError):
+        member.take()
 
 
 def test_an_error_of_the_requests_comes_after_their_pairs() -> None:
