@@ -102,8 +102,12 @@ class Engine:
         self.backend.close()
 
     def times(self) -> dict[str, StageTimes]:
-        """Where the time of all runs so far went, by stage: see docs/runtime.md."""
-        return self._runtime.times()
+        """Where the time of all runs so far went, by stage, summed over batches side by side: see docs/runtime.md."""
+        total: dict[str, StageTimes] = {}
+        for runtime in (self._runtime, *self._beside):
+            for name, times in runtime.times().items():
+                total[name] = total.get(name, StageTimes()) + times
+        return total
 
     def sample(
         self,

@@ -7,13 +7,13 @@ thread a batch, not on how many cores there are.
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from itertools import cycle
 from queue import SimpleQueue
 from threading import Thread
 
+from msdm_engine.cores import cores
 from msdm_engine.errors import RequestError
 from msdm_engine.pairs import Pair, PairRequest
 from msdm_engine.pipeline.batches import Batches, Placed
@@ -23,11 +23,6 @@ Sample = Callable[[Iterator[PairRequest]], Iterator[Placed]]
 #: Batches that a member has at most: the two of its pipeline, and one that waits.
 AHEAD = 3
 MAX_PARALLEL = 1024
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def share_cores(threads: int, parallel: int) -> tuple[int, int]:

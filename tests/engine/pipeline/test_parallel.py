@@ -6,11 +6,14 @@ import threading
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from msdm_engine import Bundle, Engine, Pair, PairRequest
+from msdm_engine.backends.onnxruntime import OnnxRuntimeBackend
 from msdm_engine.errors import MsdmError, NumericsError, RequestError
 from msdm_engine.pipeline import parallel
 from msdm_engine.pipeline.batches import Batches, Placed, in_order
@@ -133,3 +136,26 @@ def test_the_reference_gives_the_same_pixels_side_by_side(reference: Bundle, bac
             found[count] = np.stack([pair.image for pair in engine.sample(requests, sampling)])
     assert np.array_equal(found[1], found[3])
     assert not members()
+
+
+@pytest.mark.parametrize(("threads", "side", "spins"), [(1, 2, True), (2, 1, True), (2, 2, False)])
+def test_threads_do_not_spin_on_the_cores_of_other_batches(threads: int, side: int, spins: bool, tiny: Bundle) -> None:
+    """ONNX Runtime spins unless it is told not to; a batch of one thread has none that could."""
+    with Engine.open(tiny, threads=threads, parallel=side) as engine:
+        backend = engine.backend
+        assert isinstance(backend, OnnxRuntimeBackend)
+        options = backend._session("denoiser").get_session_options()
+        assert options.intra_op_num_threads == threads
+        key = "session.intra_op.allow_spinning"
+        if spins:
+            with pytest.raises(RuntimeError, match=key):  # it was not set
+                options.get_session_config_entry(key)
+        else:
+            assert options.get_session_config_entry(key) == "0"
+
+
+def test_the_times_of_batches_side_by_side_are_summed(bundle_folder: Path, fake_backend: Any) -> None:
+    with Engine(Bundle.open(bundle_folder), fake_backend, parallel=2) as engine:
+        list(engine.sample([asked(i) for i in range(8)], engine.bundle.manifest.sampling.changed(batch=2)))
+        each = [runtime.times()["compute"].runs for runtime in (engine._runtime, *engine._beside)]
+        assert min(each) > 0 and engine.times()["compute"].runs == sum(each)
