@@ -42,7 +42,10 @@ class DeviceArray:
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
-        """Version 3: whoever takes it waits for ``stream`` (PyTorch does not: give it the DLPack form)."""
+        """Version 3: whoever takes it waits for ``stream`` (PyTorch does not: give it the DLPack form).
+
+        Where the array is written already it names none: its stream may have been given the steps of a later batch.
+        """
         if not isinstance(self._device, CudaDevice):
             raise AttributeError("this array lies on the host: __dlpack__")  # so that hasattr() says no
         self._lease.check(self.name)
@@ -53,7 +56,7 @@ class DeviceArray:
             "typestr": self.dtype.str,
             "data": (self._pointer, False),  # PyTorch takes no read-only arrays
             "strides": None if plain else tuple(step * self.dtype.itemsize for step in self.strides),
-            "stream": self._lease.writer.handle,
+            "stream": None if self._lease.ready.done() else self._lease.writer.handle,
         }
 
     def __dlpack_device__(self) -> tuple[int, int]:

@@ -52,6 +52,7 @@ class Lease:
         self.ended = self.ended or why
         if self._awaited:
             self.freed.synchronize()
+            self._awaited = False
 
     def taken_back_by(self, writer: Stream) -> None:
         """Later work of this stream may write there: it waits for the reader's stream."""
