@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from msdm_engine import Bundle
+from msdm_engine.backends import DeviceBackend
 from msdm_engine.devices.cuda import CudaDevice
 from msdm_engine.devices.cuda_stream import CudaStream
 
@@ -28,7 +28,7 @@ class OnGpu:
     precision: str
     device: CudaDevice
     stream: CudaStream
-    backend: Any  # a DeviceBackend, which may leave activation_bytes out
+    backend: DeviceBackend
 
 
 def usable_tensorrt(target: str) -> str:

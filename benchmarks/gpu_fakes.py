@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from benchmarks.gpu_cuda import Compiler, Trajectory, compare_trajectory
 from benchmarks.gpu_interop import exchange
+from benchmarks.gpu_on_device import on_device
 from benchmarks.gpu_pipeline import Steps, captured_trajectory, overlap
 from benchmarks.gpu_power import while_running
 from benchmarks.gpu_throughput import share_of_peak, sweep
@@ -171,6 +172,16 @@ def rehearse_interop() -> dict[str, Any]:
     return found
 
 
+def rehearse_on_device() -> dict[str, Any]:
+    """In the host's memory, with NumPy, two steps."""
+    bundle = Bundle.open()
+    sampling = bundle.manifest.sampling.changed(steps=STEPS)
+    with Engine.open(
+        replace(bundle, manifest=replace(bundle.manifest, sampling=sampling)), threads=1, parallel=1
+    ) as host:
+        return on_device(host, np, size_px=SIZE_PX)
+
+
 def rehearse_power() -> dict[str, Any]:
     """With an nvidia-smi that says 100 W and no memory clock."""
 
@@ -196,7 +207,10 @@ def rehearse_throughput() -> dict[str, Any]:
 
 
 def main() -> int:
-    parts = (rehearse_kernels, rehearse_denoiser, rehearse_interop, rehearse_power, rehearse_throughput)
+    parts = (
+        *(rehearse_kernels, rehearse_denoiser, rehearse_interop, rehearse_on_device),
+        *(rehearse_power, rehearse_throughput),
+    )
     print(json.dumps({part.__name__.removeprefix("rehearse_"): part() for part in parts}))
     return 0
 

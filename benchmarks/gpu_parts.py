@@ -13,6 +13,7 @@ import numpy as np
 from benchmarks.gpu_backends import CannotTell, check_onnxruntime_cuda, on_gpu, planned_bundle, usable_tensorrt
 from benchmarks.gpu_cuda import Compiler, Trajectory, compare_trajectory
 from benchmarks.gpu_interop import exchange
+from benchmarks.gpu_on_device import BATCH, SIZE_PX, on_device
 from benchmarks.gpu_pipeline import Steps, captured_trajectory, overlap
 from benchmarks.gpu_power import while_running
 from benchmarks.gpu_throughput import PROFILES, share_of_peak, sweep
@@ -119,13 +120,32 @@ def overlapping() -> dict[str, Any]:
 def interop() -> dict[str, Any]:
     """Arrays and streams exchanged with CuPy and PyTorch, where they are installed."""
     gpu_or_cannot_tell(probe())
-    libraries = {name: importlib.import_module(name) for name in ("cupy", "torch") if importlib.util.find_spec(name)}
-    if "torch" in libraries and not libraries["torch"].cuda.is_available():
-        del libraries["torch"]
-    if not libraries:
-        raise CannotTell("neither CuPy nor a PyTorch with CUDA is installed")
+    found = libraries()
     with CudaDevice() as device:
-        return {name: exchange(device, library, name) for name, library in libraries.items()}
+        return {name: exchange(device, library, name) for name, library in found.items()}
+
+
+def results_on_device() -> dict[str, Any]:
+    """Batches of the engine on plans, which CuPy and PyTorch read where they lie, on streams of their own."""
+    target = gpu_or_cannot_tell(probe())
+    found, name = libraries(), usable_tensorrt(target)
+    if not name:
+        raise CannotTell(f"no TensorRT for {target} is installed")
+    with (
+        planned_bundle(name, target, (f"{SIZE_PX}:{BATCH}",)) as bundle,
+        Engine.open(bundle, backend=name, precision="fp16") as engine,
+    ):
+        return {name: on_device(engine, library, library.cuda.Stream()) for name, library in found.items()}
+
+
+def libraries() -> dict[str, Any]:
+    """CuPy and PyTorch, as far as they are installed and see a GPU."""
+    found = {name: importlib.import_module(name) for name in ("cupy", "torch") if importlib.util.find_spec(name)}
+    if "torch" in found and not found["torch"].cuda.is_available():
+        del found["torch"]
+    if not found:
+        raise CannotTell("neither CuPy nor a PyTorch with CUDA is installed")
+    return found
 
 
 def throughput() -> dict[str, Any]:
@@ -229,6 +249,7 @@ PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     "graphs": graphs,
     "overlap": overlapping,
     "interop": interop,
+    "on_device": results_on_device,
     "torch": torch_fp16,
     "onnxruntime": onnxruntime_cuda,
     "tensorrt": tensorrt_plans,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import cycle, groupby, islice
+from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from msdm_engine.mask_findings import MaskFindings, findings_of
 from msdm_engine.masks import mask_files, read_instances, read_labels, read_rgb, renumbered
 from msdm_engine.noise import uniform
 from msdm_engine.pairs import PairRequest
+from msdm_engine.pipeline.batches import gathered
 from msdm_engine.redraw import check_has_critic
 from msdm_engine.request import ColourChoice, GroupRequest, Layout, Masks, SetRequest, check_total
 
@@ -176,7 +177,7 @@ def _compose_group(
     height, width = group.height_px or default.size_px, group.width_px or default.size_px
     morphology, count, masks_sha256, findings = group.morphology, group.count or 0, None, MaskFindings()
     draw: Drawer | None = None
-    sizes: Iterable[Size] = [(height, width)]
+    sizes: Sequence[Size] = [(height, width)]
     if isinstance(morphology, Masks):
         files = _files_inside(morphology)
         count = group.count or len(files)
@@ -187,7 +188,7 @@ def _compose_group(
         draw(first)  # a value out of range is an error now, not after the first batch
     else:
         told = "invented"
-    work = _work(islice(cycle(sizes), count), sampling.batch)
+    work = _work(sizes, count, sampling.batch)
     guidance = manifest.guidance if group.guidance is None else group.guidance
     _check_batch(work, sampling.batch, len(guidance.branches()))
 
@@ -201,13 +202,14 @@ def _compose_group(
     return ComposedGroup(first, count, sampling, guidance, look, work, masks_sha256, findings, group.acceptance, pair)
 
 
-def _work(sizes: Iterable[Size], batch: int) -> dict[Size, tuple[int, int]]:
-    """Pairs, and pairs computed, of each size: neighbours of one size share a batch, as in ``Engine.sample``."""
+def _work(sizes: Sequence[Size], count: int, batch: int) -> dict[Size, tuple[int, int]]:
+    """Pairs, and pairs computed, of each size, where ``count`` pairs have these sizes in turns."""
+    if len(set(sizes[:count])) == 1:  # ten million pairs are not gone through one by one
+        return {sizes[0]: (count, -(-count // batch) * batch)}
     work: dict[Size, tuple[int, int]] = {}
-    for size, run in groupby(sizes):
-        pairs = sum(1 for _ in run)
+    for size, pairs in gathered(islice(cycle(sizes), count), batch):
         before, computed = work.get(size, (0, 0))
-        work[size] = before + pairs, computed + -(-pairs // batch) * batch
+        work[size] = before + pairs, computed + batch
     return work
 
 

@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -24,8 +24,10 @@ from msdm_engine.errors import RequestError
 from msdm_engine.guidance import Guidance
 from msdm_engine.manifest import Sampling
 from msdm_engine.pairs import Pair, PairRequest
-from msdm_engine.pipeline.batches import Batches
+from msdm_engine.pipeline.batches import Batches, Placed, in_order
 from msdm_engine.pipeline.conditions import Conditions
+from msdm_engine.pipeline.handover import AsPairs
+from msdm_engine.pipeline.on_device import DeviceBatch, OnDevice
 from msdm_engine.pipeline.parallel import share_cores, side_by_side
 from msdm_engine.pipeline.run import Run
 from msdm_engine.pipeline.runtime import Runtime
@@ -100,8 +102,12 @@ class Engine:
         self.backend.close()
 
     def times(self) -> dict[str, StageTimes]:
-        """Where the time of all runs so far went, by stage: see docs/runtime.md."""
-        return self._runtime.times()
+        """Where the time of all runs so far went, by stage, summed over batches side by side: see docs/runtime.md."""
+        total: dict[str, StageTimes] = {}
+        for runtime in (self._runtime, *self._beside):
+            for name, times in runtime.times().items():
+                total[name] = total.get(name, StageTimes()) + times
+        return total
 
     def sample(
         self,
@@ -113,11 +119,12 @@ class Engine:
     ) -> Iterator[Pair]:
         """Generates one pair for each request, in their order.
 
-        Consecutive requests of one size share a batch; a short batch is filled up to ``sampling.batch`` with
-        copies of its last request, because the batch shape decides the last bits of a pixel. Two batches are under
-        way at most (:mod:`msdm_engine.pipeline`): when the first pair of one comes, requests were taken to the end of
-        the next; batches side by side have as many each (:mod:`msdm_engine.pipeline.parallel`). Several of these
-        iterators may be open at once, and used in turns.
+        Requests of one size share a batch; a short batch is filled up to ``sampling.batch`` with copies of its last
+        request, because the batch shape decides the last bits of a pixel. Two batches are under way at most
+        (:mod:`msdm_engine.pipeline`): when the first pair of one comes, requests were taken to the end of the next;
+        batches side by side have as many each (:mod:`msdm_engine.pipeline.parallel`). Where sizes alternate, requests
+        are taken up to eight batches further ahead (:mod:`msdm_engine.pipeline.batches`). Several of these iterators
+        may be open at once, and used in turns.
 
         Args:
             sampling: solver, steps and batch; None: the bundle's own. Change it with
@@ -138,12 +145,42 @@ class Engine:
         stride = manifest.critic["stride"] if critic and manifest.critic is not None else None
         guidance = manifest.guidance if guidance is None else guidance
 
-        def run_on(runtime: Runtime, requests: Iterable[PairRequest]) -> Iterator[Pair]:
-            run = Run(runtime, self._conditions, sampling, guidance, stride)
-            return run.pairs(Batches(requests, sampling.batch, runtime.limits))
+        def run_on(runtime: Runtime, requests: Iterable[PairRequest], *, member: bool) -> Generator[Placed]:
+            run = Run(runtime, self._conditions, sampling, guidance, AsPairs(sampling.batch, stride))
+            return run.all(Batches(requests, sampling.batch, runtime.limits, neighbours=member))
 
         if not self._beside:
-            yield from run_on(self._runtime, requests)
+            yield from in_order(run_on(self._runtime, requests, member=False))
             return
-        samples = [partial(run_on, runtime) for runtime in (self._runtime, *self._beside)]
-        yield from side_by_side(samples, Batches(requests, sampling.batch, {}))
+        samples = [partial(run_on, runtime, member=True) for runtime in (self._runtime, *self._beside)]
+        yield from in_order(side_by_side(samples, Batches(requests, sampling.batch, {})))
+
+    def sample_on_device(
+        self,
+        requests: Iterable[PairRequest],
+        sampling: Sampling | None = None,
+        guidance: Guidance | None = None,
+    ) -> Iterator[DeviceBatch]:
+        """Generates as :meth:`sample`, and hands each batch out where it lies: on the GPU, or in the host's memory.
+
+        A batch is released before the next one is asked for, and the engine writes there no earlier than the reader's
+        stream is done; the last one may be kept until the engine is closed. Where sizes alternate, batches are not in
+        the order of the requests: each names its own. The critic is not asked.
+
+        Args:
+            requests, sampling, guidance: as for :meth:`sample`.
+
+        Raises:
+            RequestError: batches run side by side, or what :meth:`sample` raises.
+            DeviceError: a batch is asked for while the one before is held; an array is used after its release.
+        """
+        if self._beside:
+            raise RequestError(
+                f"results on the device from {len(self._beside) + 1} batches side by side",
+                note="batches side by side run ahead of their reader, who would have to release them out of order",
+                hint="Engine.open(..., parallel=1)",
+            )
+        manifest = self.bundle.manifest
+        sampling, guidance = sampling or manifest.sampling, manifest.guidance if guidance is None else guidance
+        run = Run(self._runtime, self._conditions, sampling, guidance, OnDevice())
+        return run.all(Batches(requests, sampling.batch, self._runtime.limits))

@@ -13,11 +13,8 @@ from msdm_engine.errors import RequestError
 from msdm_engine.guidance import Guidance
 from msdm_engine.manifest import Manifest, Sampling
 from msdm_engine.pairs import Pair, PairRequest
+from msdm_engine.pipeline.batches import MAX_WAITING_PX
 from msdm_engine.request import SetRequest
-
-#: Pixels of pairs that wait for others of their size; beyond it they are drawn in short batches. A pair that waits
-#: takes 17 bytes a pixel.
-MAX_WAITING_PX = 2**24
 
 
 def check_has_critic(manifest: Manifest) -> None:

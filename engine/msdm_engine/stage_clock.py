@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from typing import Any
 
 BUSY, STARVED, BLOCKED = "busy", "starved", "blocked"
@@ -45,6 +45,14 @@ class StageTimes:
         """Busy share of the time told, 0 to 1; 0 if none was told."""
         told = self.busy_s + self.starved_s + self.blocked_s
         return self.busy_s / told if told else 0.0
+
+    def __add__(self, other: StageTimes) -> StageTimes:
+        """Of both: the same stage of another part of the pipeline."""
+        return StageTimes(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
+
+    def __sub__(self, before: StageTimes) -> StageTimes:
+        """Since ``before``."""
+        return StageTimes(*(now - then for now, then in zip(astuple(self), astuple(before), strict=True)))
 
     def __str__(self) -> str:
         return (

@@ -57,6 +57,7 @@ def test_the_denoiser_as_a_rehearsed_plan(rehearsed: dict[str, Any]) -> None:
 
 def test_interop_power_and_throughput(rehearsed: dict[str, Any]) -> None:
     assert rehearsed["interop"] == {"dlpack": True, "cuda_array_interface": True, "borrowed": True}
+    assert rehearsed["on_device"] == {"pairs": 13, "addresses": 2, "equal_to_the_bit": True}
     # At 100 W, joules a run times runs a second are 100; a field that the GPU does not have is none.
     assert rehearsed["power"] == {"power_w": 100.0, "memory_mhz": None, "watts_again": 100.0}
     assert rehearsed["throughput"] == {"settings": ["64 px, batch 4"], "not_reached": ["64 px, batch 4"]}

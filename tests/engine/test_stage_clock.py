@@ -103,3 +103,9 @@ def test_stages_stand_in_the_order_of_their_first_use() -> None:
         "busy_s": 1, "starved_s": 0, "blocked_s": 0, "runs": 1, "utilisation": 1,
     }  # fmt: skip
     assert clocks.text().splitlines()[0] == "stage sample: busy 1.00 s (100%), starved 0.00 s, blocked 0.00 s, 1 run(s)"
+
+
+def test_times_are_added_over_parts_and_taken_off_before() -> None:
+    one, other = StageTimes(3, 1, 0.5, 7), StageTimes(1, 0.5, 0.25, 2)
+    assert one + other == StageTimes(4, 1.5, 0.75, 9)
+    assert (one + other) - other == one

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -46,12 +46,15 @@ class DeviceBackend(Backend, Protocol):
         """
         ...
 
-    def activation_bytes(self, graph: str, shapes: Mapping[str, tuple[int, ...]]) -> int:
-        """Memory that the graph needs inside for these shapes of its inputs and outputs; may be left out.
 
-        A backend that cannot say has no such method, and a bound is assumed instead
-        (:data:`msdm_engine.pipeline.memory.ACTIVATION_FACTOR`).
-        """
+@runtime_checkable
+class StatesActivation(Protocol):
+    """A backend that knows what its graphs need inside; for others a bound is assumed
+    (:data:`msdm_engine.pipeline.memory.ACTIVATION_FACTOR`).
+    """
+
+    def activation_bytes(self, graph: str, shapes: Mapping[str, tuple[int, ...]]) -> int:
+        """Memory that the graph needs inside for these shapes of its inputs and outputs."""
         ...
 
 
@@ -94,4 +97,4 @@ def open_backend(
     from msdm_engine.backends.providers import parse_provider
 
     provider = parse_provider(words, bundle.manifest.providers)
-    return OnnxRuntimeBackend(bundle, threads=threads, precision=precision, provider=provider)
+    return OnnxRuntimeBackend(bundle, threads=threads, parallel=parallel, precision=precision, provider=provider)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +12,7 @@ from msdm_engine.backends.onnx_external import check_is_whole
 from msdm_engine.backends.providers import CPU, Provider, check_is_used, choose
 from msdm_engine.bundle import Bundle
 from msdm_engine.contract import FLOAT32
+from msdm_engine.cores import cores
 from msdm_engine.devices.contract import Buffer, Device, Stream, Work
 from msdm_engine.errors import BackendError, DeviceError, DeviceMemoryError, RequestError
 from msdm_engine.manifest import GraphSpec, Variant
@@ -45,6 +45,8 @@ class OnnxRuntimeBackend:
     """One session for each graph, made from verified bytes.
 
     Args:
+        threads: of a graph, its caller's included; 0: one for each core.
+        parallel: how many graphs run at the same time on the CPU.
         stream: handle of the CUDA stream that the provider works on; 0: its own. Work that :meth:`bind` returns is
             then for this stream alone, and does not wait for its own end.
     """
@@ -54,6 +56,7 @@ class OnnxRuntimeBackend:
         bundle: Bundle,
         *,
         threads: int = 0,
+        parallel: int = 1,
         precision: str = FLOAT32,
         provider: Provider = DEFAULT,
         stream: int = 0,
@@ -66,9 +69,12 @@ class OnnxRuntimeBackend:
             ) from error
         if not 0 <= threads <= MAX_THREADS:
             raise RequestError(f"{threads} threads", note=f"0 (one for each core) to {MAX_THREADS}")
-        threads = threads or os.cpu_count() or 1
+        threads = threads or cores()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
+        if threads > 1 and parallel > 1:
+            # Its threads would spin between two operators, on cores that other batches compute on.
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         self.identity = {
             "backend": "onnxruntime",

@@ -30,7 +30,8 @@ class Numbers(click.ParamType):
 @click.option("--batches", type=Numbers(), default="4,1,2,8", show_default=True, help="the first is the base setting's")
 @click.option("--sizes", type=Numbers(), default="128,64,256", show_default=True, help="sides in px")
 @click.option("--steps", type=Numbers(), default="8,2,20", show_default=True, help="denoising steps")
-@click.option("--threads", type=Numbers(), default=(), help="CPU threads [default: one for each core, and one]")
+@click.option("--threads", type=Numbers(), default=(), help="CPU threads of a batch [default: 1, and all cores]")
+@click.option("--parallel", type=int, default=0, help="batches side by side; 0: what the cores have room for")
 @click.option("--backend", default="onnxruntime", show_default=True, help="as in `msdm-engine sample`")
 @click.option("--precision", default=FLOAT32, show_default=True, help="of the graphs")
 @click.option("--quick", is_flag=True, help="fewer repeats: numbers to look at, not to quote")
@@ -41,6 +42,7 @@ def bench(
     sizes: tuple[int, ...],
     steps: tuple[int, ...],
     threads: tuple[int, ...],
+    parallel: int,
     backend: str,
     precision: str,
     quick: bool,
@@ -53,7 +55,7 @@ def bench(
     from msdm_engine.bench.run import Bench, closing_text, run_bench
     from msdm_engine.output.png import write_atomically
 
-    wanted = Bench(bundle, backend, precision, batches, sizes, steps, threads, quick)
+    wanted = Bench(bundle, backend, precision, batches, sizes, steps, threads, parallel, quick)
     document = run_bench(wanted, click.echo)
     click.echo(closing_text(document))
     if out is not None:

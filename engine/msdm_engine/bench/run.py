@@ -12,10 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from msdm_engine.backends import runs_on_cpu
 from msdm_engine.bench.setting import Plan, Setting, as_given, in_process
 from msdm_engine.bundle import Bundle
 from msdm_engine.contract import FLOAT32
+from msdm_engine.cores import cores
 from msdm_engine.output.job import processor_name
+from msdm_engine.pipeline.parallel import share_cores
 
 CONVENTION = (
     "FLOPs: 2 for each multiply-add of convolutions and matrix products of one denoiser step without guidance; "
@@ -30,6 +33,7 @@ class Bench:
 
     Args:
         batches, sizes_px, steps, threads: the first of each is the base setting's; the others are tried one at a time.
+        parallel: batches side by side, on the CPU; 0: as many as the cores have room for, as `msdm-engine sample` does.
         quick: fewer repeats; numbers to look at and not to quote.
     """
 
@@ -40,18 +44,20 @@ class Bench:
     sizes_px: Sequence[int] = (128, 64, 256)
     steps: Sequence[int] = (8, 2, 20)
     threads: Sequence[int] = ()
+    parallel: int = 0
     quick: bool = False
 
     def settings(self) -> list[Setting]:
         """The base setting first; each setting once."""
-        cores = os.cpu_count() or 1
-        threads = self.threads or ((cores, 1) if cores > 1 else (1,))
-        base = Setting(self.batches[0], self.sizes_px[0], self.steps[0], threads[0])
+        on_cpu = runs_on_cpu(self.backend)
+        threads = self.threads or ((1, cores()) if on_cpu and cores() > 1 else (1,))
+        parallel = {count: share_cores(count, self.parallel)[1] if on_cpu else 1 for count in threads}
+        base = Setting(self.batches[0], self.sizes_px[0], self.steps[0], threads[0], parallel[threads[0]])
         varied = [
             *(replace(base, batch=batch) for batch in self.batches),
             *(replace(base, size_px=size) for size in self.sizes_px),
             *(replace(base, steps=steps) for steps in self.steps),
-            *(replace(base, threads=count) for count in threads),
+            *(replace(base, threads=count, parallel=parallel[count]) for count in threads),
         ]
         return list(dict.fromkeys([base, *varied]))
 
@@ -59,10 +65,11 @@ class Bench:
 def run_bench(bench: Bench, tell: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
     """Measures all settings, each in a process of its own. Ctrl-C ends it with what is measured so far.
 
-    Of each setting: pairs a second of whole batches, from requests to pictures in memory (median); seconds of a batch
-    and of a denoiser step (median, quartiles); peak resident memory of the process; the share of the matrix peak that a
-    step reaches. Of the base setting also the percentiles of the latency of single requests, and the stages' busy
-    shares while a set is written. Every output is checked before it is timed: the same twice, and not blank.
+    Of each setting: pairs a second of whole batches, as many as run side by side, from requests to pictures in memory
+    (median); seconds of such a round, and of a denoiser step on its own (median, quartiles); peak resident memory of
+    the process; the share of the matrix peak that a step on its own reaches. Of the base setting also the percentiles
+    of the latency of single requests, and the stages' busy shares while a set is written. Every output is checked
+    before it is timed: the same twice, and not blank.
 
     Raises:
         MsdmError: of the bundle, the backend or a setting.
@@ -86,7 +93,7 @@ def run_bench(bench: Bench, tell: Callable[[str], None] = lambda text: None) -> 
             plan = Plan(bench.bundle, bench.backend, bench.precision, repeats)
             if setting == settings[0]:
                 singles = 5 if bench.quick else 30
-                plan = replace(plan, singles=singles, set_pairs=max(4 * setting.batch, 8))
+                plan = replace(plan, singles=singles, set_pairs=max(4 * setting.batch * setting.parallel, 8))
             rows.append(_measured(setting, plan))
             tell(row_text(rows[-1]))
     except KeyboardInterrupt:
@@ -109,7 +116,7 @@ def _measured(setting: Setting, plan: Plan) -> dict[str, Any]:
 def growth(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     """Exponents e of cost ~ quantity^e, from the settings that differ from the first in that quantity alone.
 
-    ``area``: seconds of a batch against pixels; ``batch``: seconds of a batch against pairs in it. 1 is linear.
+    ``area``: seconds of a round against pixels; ``batch``: seconds of a round against pairs of a batch. 1 is linear.
     """
     exponents = {}
     for name, key, power in (("area", "size_px", 2), ("batch", "batch", 1)):
@@ -149,7 +156,7 @@ def _machine() -> dict[str, Any]:
     versions = {name: version(name) for name in ("msdm", "numpy")}
     return {
         "processor": processor_name(),
-        "cores": os.cpu_count(),
+        "cores": cores(),
         "load_1min": load,
         "python": platform.python_version(),
         "system": platform.system(),

@@ -12,6 +12,7 @@ from typing import Any
 
 from msdm_engine import errors
 from msdm_engine.errors import BackendError, RequestError
+from msdm_engine.pipeline.parallel import MAX_PARALLEL
 
 #: Variables by which the libraries of matrix products take their number of threads, when they are loaded.
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
@@ -25,7 +26,8 @@ class Setting:
         batch: pairs at once, 1 to 256.
         size_px: side of a pair, 16 to 4096.
         steps: denoising steps, 1 to 1000.
-        threads: CPU threads, 1 to 1024.
+        threads: CPU threads of a batch, 1 to 1024.
+        parallel: batches side by side, 1 to 1024.
 
     Raises:
         RequestError: a number out of range.
@@ -35,19 +37,22 @@ class Setting:
     size_px: int
     steps: int
     threads: int
+    parallel: int = 1
 
     def __post_init__(self) -> None:
         for name, value, low, high in (
             ("batch", self.batch, 1, 256),
             ("size_px", self.size_px, 16, 4096),
             ("steps", self.steps, 1, 1000),
-            ("threads", self.threads, 1, 1024),
+            ("threads", self.threads, 1, MAX_PARALLEL),
+            ("parallel", self.parallel, 1, MAX_PARALLEL),
         ):
             if not low <= value <= high:
                 raise RequestError(f"bench: {name} is {value}", note=f"{low} to {high}")
 
     def __str__(self) -> str:
-        return f"batch {self.batch}, {self.size_px} px, {self.steps} steps, {self.threads} thread(s)"
+        shared = f"{self.parallel} x {self.threads}" if self.parallel > 1 else str(self.threads)
+        return f"batch {self.batch}, {self.size_px} px, {self.steps} steps, {shared} thread(s)"
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from msdm_engine.backends import runs_on_cpu
 from msdm_engine.backends.onnx_profile import products_of
 from msdm_engine.bench.setting import Plan, Setting
 from msdm_engine.bundle import Bundle
@@ -36,19 +37,21 @@ PERCENTILES = (50, 90, 99)
 def measure(setting: Setting, plan: Plan) -> dict[str, Any]:
     """Everything of one setting; see :func:`msdm_engine.bench.run.run_bench` for what the numbers mean."""
     bundle = Bundle.open(plan.bundle)
-    request = _request(setting, max(setting.batch, plan.singles, plan.set_pairs))
+    together = setting.batch * setting.parallel
+    request = _request(setting, max(together, plan.singles, plan.set_pairs))
     groups = compose(bundle.manifest, request, setting.batch)
     wanted = list(groups[0].pairs())
-    options: dict[str, Any] = {"backend": plan.backend, "threads": setting.threads, "precision": plan.precision}
-    options["parallel"] = 1  # what one batch costs; `sample` runs as many beside it as there are cores
+    options: dict[str, Any] = {"backend": plan.backend, "precision": plan.precision}
+    if runs_on_cpu(plan.backend):  # others have no threads
+        options |= {"threads": setting.threads, "parallel": setting.parallel}
     with Engine.open(bundle, **options) as engine:
-        _check(engine, groups[0], wanted[: setting.batch])  # warms up, too
-        whole = _seconds(lambda: _sample(engine, groups[0], wanted[: setting.batch]), plan.repeats)
+        _check(engine, groups[0], wanted[:together])  # warms up, too
+        whole = _seconds(lambda: _sample(engine, groups[0], wanted[:together]), plan.repeats)
         inputs = denoiser_inputs(bundle, setting)
         engine.backend.run(DENOISER, inputs)
         step = _seconds(lambda: engine.backend.run(DENOISER, inputs), max(plan.repeats, 5))
         told = {
-            "pairs_per_second": setting.batch / float(np.median(whole)),
+            "pairs_per_second": together / float(np.median(whole)),
             "batch_s": _quartiles(whole),
             "step_s": _quartiles(step),
         }
@@ -123,15 +126,16 @@ def denoiser_inputs(bundle: Bundle, setting: Setting) -> dict[str, np.ndarray]:
 
 
 def _stages(engine: Engine, request: SetRequest, groups: list[ComposedGroup], count: int) -> dict[str, Any]:
-    """Busy, starved and blocked time of the stages while a set is written."""
-    clocks = StageClocks()
+    """Busy, starved and blocked time of the stages while a set is written: the command's, and inside of ``sample``."""
+    clocks, before = StageClocks(), engine.times()
     with tempfile.TemporaryDirectory() as folder:
         header = set_header(engine, request, groups) | {"output": OutputChoice().header(set(groups[0].work))}
         fill(engine, groups, range(count), Path(folder) / "set", header, resume=False, clocks=clocks)
         found = verify_set(Path(folder) / "set")
         if found.whole != count:
             raise BackendError(f"bench: the set that was written is not whole: {found.problems[:1]}")
-    return clocks.as_dict()
+    inside = {name: (times - before[name]).as_dict() for name, times in engine.times().items() if name in before}
+    return clocks.as_dict() | inside
 
 
 def _peak_memory_mib() -> float | None:

@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -109,6 +109,7 @@ class Graph(Protocol):
         ...
 
 
+@runtime_checkable
 class Stream(Protocol):
     """An order of work. All methods return at once, but :meth:`synchronize`."""
 

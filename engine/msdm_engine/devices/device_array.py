@@ -1,4 +1,4 @@
-"""Results that stay on the device (``out="device"``): taken by CuPy, PyTorch and others without a copy."""
+"""Results that stay on the device: taken by PyCUDA, CuPy, PyTorch and others without a copy."""
 
 from __future__ import annotations
 
@@ -7,66 +7,34 @@ from typing import Any
 import numpy as np
 
 from msdm_engine.devices import dlpack
-from msdm_engine.devices.contract import Buffer, Device, Event, Stream
+from msdm_engine.devices.contract import Buffer, Stream
 from msdm_engine.devices.cuda import CudaDevice
-from msdm_engine.devices.interop import consumer_stream, handle_of
+from msdm_engine.devices.interop import consumer_stream
+from msdm_engine.devices.lease import Lease
 from msdm_engine.errors import DeviceError
 
 
-class Lease:
-    """How long the memory of a batch's results is theirs; the pipeline ends it before it writes there again.
-
-    Args:
-        batch: what the memory holds, as in ``batch 4``.
-    """
-
-    def __init__(self, batch: str) -> None:
-        self.batch, self.ended = batch, ""
-        self._released: list[Event] = []
-
-    def end(self, why: str, stream: Stream | None = None) -> None:
-        """Refuses every further use.
-
-        Args:
-            why: as in ``batch 6 is written there``.
-            stream: the one that will write: it waits for the streams that :meth:`DeviceArray.release` named.
-        """
-        self.ended = why
-        for event in self._released:
-            if stream is not None:
-                stream.wait(event)
-        self._released.clear()
-
-    def release_after(self, event: Event) -> None:
-        """The memory is not written before this event."""
-        self._released.append(event)
-
-    def check(self, name: str) -> None:
-        """Raises DeviceError after :meth:`end`."""
-        if self.ended:
-            raise DeviceError(
-                f"'{name}' of {self.batch} is gone: {self.ended}",
-                note="a result on the device is there until its memory's turn comes again",
-                hint="copy it before you ask for more, as with torch.from_dlpack(array).clone()",
-            )
-
-
 class DeviceArray:
-    """An array in the engine's own memory: nothing is copied, and it is overwritten when its lease ends.
+    """A window of the engine's own memory: nothing is copied.
 
     ``cupy.from_dlpack(array)``, ``torch.from_dlpack(array)``, ``numpy.from_dlpack(array)`` where the device is the
-    host, and whatever reads ``__cuda_array_interface__`` (CuPy, Numba, PyCUDA). Taking it after the lease has ended is
-    an error; what was taken before then shows the new bytes, which no protocol can prevent. Who still reads it on a
-    stream of their own when they ask for the next batch calls :meth:`release` with that stream, or waits for it.
+    host, and whatever reads ``__cuda_array_interface__`` (PyCUDA, CuPy, Numba). Taking it after its lease has ended is
+    an error; what was taken before then and is read later shows other bytes, which no protocol can prevent.
 
     Args:
-        stream: on which it was written.
-        ready: recorded there after it was.
+        buffer: in C order.
+        window: which part of the buffer it is, one slice for each dimension, each of step 1; None: all of it.
     """
 
-    def __init__(self, device: Device, buffer: Buffer, stream: Stream, ready: Event, lease: Lease) -> None:
-        self.name, self.shape, self.dtype = buffer.name, buffer.shape, buffer.dtype
-        self._device, self._buffer, self._stream, self._ready, self._lease = device, buffer, stream, ready, lease
+    def __init__(self, name: str, buffer: Buffer, lease: Lease, window: tuple[slice, ...] | None = None) -> None:
+        self.name, self.dtype, self._buffer, self._lease, self._device = name, buffer.dtype, buffer, lease, lease.device
+        self._window = window or tuple(slice(size) for size in buffer.shape)
+        ends = [part.indices(size)[:2] for part, size in zip(self._window, buffer.shape, strict=True)]
+        self.shape = tuple(stop - start for start, stop in ends)
+        #: elements from one to the next, in each dimension
+        self.strides = dlpack.steps_in_c_order(buffer.shape)
+        first = sum(start * step for (start, _), step in zip(ends, self.strides, strict=True))
+        self._pointer = buffer.pointer + first * self.dtype.itemsize
 
     def __repr__(self) -> str:
         state = self._lease.ended or f"holds {self._lease.batch}"
@@ -74,17 +42,21 @@ class DeviceArray:
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
-        """Version 3: whoever takes it waits for ``stream`` (PyTorch does not: give it the DLPack form)."""
+        """Version 3: whoever takes it waits for ``stream`` (PyTorch does not: give it the DLPack form).
+
+        Where the array is written already it names none: its stream may have been given the steps of a later batch.
+        """
         if not isinstance(self._device, CudaDevice):
             raise AttributeError("this array lies on the host: __dlpack__")  # so that hasattr() says no
         self._lease.check(self.name)
+        plain = self.strides == dlpack.steps_in_c_order(self.shape)
         return {
             "version": 3,
             "shape": self.shape,
             "typestr": self.dtype.str,
-            "data": (self._buffer.pointer, False),  # PyTorch takes no read-only arrays
-            "strides": None,
-            "stream": self._stream.handle,
+            "data": (self._pointer, False),  # PyTorch takes no read-only arrays
+            "strides": None if plain else tuple(step * self.dtype.itemsize for step in self.strides),
+            "stream": None if self._lease.ready.done() else self._lease.writer.handle,
         }
 
     def __dlpack_device__(self) -> tuple[int, int]:
@@ -118,39 +90,35 @@ class DeviceArray:
         if isinstance(self._device, CudaDevice):
             taker = consumer_stream(self._device, stream)
             if taker is not None:
-                taker.wait(self._ready)
+                taker.wait(self._lease.ready)
+            owner: tuple[object, ...] = (self._buffer, self._device)
         else:
-            self._ready.synchronize()
-            self._buffer.array()  # raises what spoilt it
+            owner = (self._on_host(),)  # keeps the memory, also when its engine is closed
         versioned = max_version is not None and max_version[0] >= 1
-        owner = (self._buffer, self._device)
-        return dlpack.capsule_of(self._buffer.pointer, self.shape, self.dtype, here, owner, versioned=versioned)
+        return dlpack.capsule_of(
+            self._pointer, self.shape, self.dtype, here, owner, versioned=versioned, strides=self.strides
+        )
 
     def numpy(self) -> np.ndarray:
         """A copy on the host, which is the caller's own."""
         self._lease.check(self.name)
         if self._device.unified:
-            self._ready.synchronize()
-            return self._buffer.array().copy()
-        host = self._device.buffer(f"{self.name} on the host", self.shape, self.dtype, "host")
+            return self._on_host()[self._window].copy()
+        writer = self._lease.writer
+        host = self._device.buffer(f"{self.name} on the host", self._buffer.shape, self.dtype, "host")
         try:
-            self._stream.copy(host, self._buffer)
-            self._stream.synchronize()
-            return host.array().copy()
+            writer.copy(host, self._buffer)
+            writer.synchronize()
+            return host.array()[self._window].copy()
         finally:
             host.free()
 
-    def release(self, stream: object = None) -> None:
-        """The caller is done with the array once what ``stream`` was given until now is done.
+    def buffer_on(self, stream: Stream) -> Buffer:
+        """The whole buffer, for work on a stream of the engine's own device, which waits until it is written."""
+        self._lease.check(self.name)
+        stream.wait(self._lease.ready)
+        return self._buffer
 
-        The engine then writes there no earlier, and the host waits for nothing.
-
-        Args:
-            stream: anything with ``__cuda_stream__``, or a handle; None: it is done already.
-        """
-        if stream is None or not isinstance(self._device, CudaDevice):
-            return
-        event = self._device.event(f"{self.name} released")
-        handle, owner = handle_of(stream)
-        self._device.borrow_stream("of the caller", handle, owner).record(event)
-        self._lease.release_after(event)
+    def _on_host(self) -> np.ndarray:
+        self._lease.ready.synchronize()
+        return self._buffer.array()  # raises what spoilt it

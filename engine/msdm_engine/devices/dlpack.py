@@ -88,12 +88,28 @@ _get_pointer = _function("PyCapsule_GetPointer", ctypes.c_void_p, ctypes.c_void_
 _set_name = _function("PyCapsule_SetName", ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p)
 
 
+def steps_in_c_order(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Elements from one to the next in each dimension."""
+    return tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
+
+
 def capsule_of(
-    pointer: int, shape: tuple[int, ...], dtype: np.dtype, device: tuple[int, int], owner: object, *, versioned: bool
+    pointer: int,
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+    device: tuple[int, int],
+    owner: object,
+    *,
+    versioned: bool,
+    strides: tuple[int, ...] | None = None,
 ) -> Any:
-    """A capsule of memory in C order; ``owner`` is kept until whoever takes it has called the deleter."""
+    """A capsule of memory; ``owner`` is kept until whoever takes it has called the deleter.
+
+    Args:
+        strides: in elements; None: C order.
+    """
     sizes = (ctypes.c_int64 * max(len(shape), 1))(*shape)
-    steps = (ctypes.c_int64 * max(len(shape), 1))(*(math.prod(shape[i + 1 :]) for i in range(len(shape))))
+    steps = (ctypes.c_int64 * max(len(shape), 1))(*(strides or steps_in_c_order(shape)))
     managed = _ManagedVersioned(1, 0) if versioned else _Managed()
     managed.tensor = _Tensor(
         pointer, *device, len(shape), CODES[dtype.kind], 8 * dtype.itemsize, 1,

@@ -176,7 +176,7 @@ def _check(name: str, found: dlpack.Described, shape: tuple[int, ...], dtype: np
 
 def _in_c_order(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
     """Dimensions of one element may have any stride, and so may all where there are no elements."""
-    wanted = [math.prod(shape[i + 1 :]) for i in range(len(shape))]
+    wanted = dlpack.steps_in_c_order(shape)
     return 0 in shape or all(size == 1 or a == b for size, a, b in zip(shape, strides, wanted, strict=True))
 
 

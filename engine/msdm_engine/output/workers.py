@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
+from msdm_engine.cores import cores
 from msdm_engine.stage_clock import StageClock
 
 _T = TypeVar("_T")
@@ -23,7 +23,7 @@ def default_workers() -> int:
     Threads and not processes: OpenCV, hashing and the file system let Python's lock go, and nothing is pickled; in
     benchmarks/encoding.py two threads encoded as much as two processes.
     """
-    return min(MAX_WORKERS, os.cpu_count() or 1)
+    return min(MAX_WORKERS, cores())
 
 
 class Workers:

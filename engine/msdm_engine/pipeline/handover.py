@@ -1,39 +1,61 @@
-"""What the host makes of a finished batch: checks, pictures and masks, the critic's input and what it saw."""
+"""What the host makes of a finished batch: pictures and masks, the critic's input and what it saw."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from msdm_engine.conditions.decode import instances_from_maps
-from msdm_engine.contract import CONDITIONER, CRITIC, DENOISER, IMAGE_CHANNELS, MAP_CHANNELS
+from msdm_engine.contract import CRITIC, IMAGE_CHANNELS, MAP_CHANNELS
 from msdm_engine.critic import Seen, image_from_pictures
 from msdm_engine.pairs import Pair, PairRequest
+from msdm_engine.pipeline.batches import Placed
 from msdm_engine.pipeline.checks import check_finite, finite_rows
+from msdm_engine.pipeline.flight import Flight
 from msdm_engine.pipeline.padding import Padding
 from msdm_engine.pipeline.setting import Setting
 
 
-def check_results(setting: Setting, requests: Sequence[PairRequest], results: Mapping[str, np.ndarray]) -> None:
-    """Raises NumericsError for the first value that is not finite, in the order in which graphs gave them.
+class AsPairs:
+    """Pairs on the host, with their places. Fulfils :class:`~msdm_engine.pipeline.flight.HandOver`.
 
     Args:
-        results: ``final`` [B, C, H, W]; where each step was checked ``context_finite`` [outputs, G B] and ``finite``
-            [steps, 2, B], else the last state tells alone: a value that is not finite does not leave the state.
+        batch: pairs in a batch where memory does not halve it.
+        critic_stride: of the bundle's critic in px; None: it is not asked.
     """
-    if "finite" in results:
-        filled = [*requests, *[requests[-1]] * (setting.batch - len(requests))]
-        for finite in results["context_finite"]:
-            check_finite(CONDITIONER, finite, filled * len(setting.own_branches), "before the first step")
-        for number, both in enumerate(results["finite"], start=1):
-            where = f"step {number} of {len(setting.rows)} (noise level {setting.rows[number - 1][0]:.4g})"
-            for finite in both:
-                check_finite(DENOISER, finite, requests, where)
-    else:
-        where = f"in one of {len(setting.rows)} steps"
-        check_finite(DENOISER, finite_rows(results["final"]), requests, where)
+
+    def __init__(self, batch: int, critic_stride: int | None) -> None:
+        self._batch, self._stride = batch, critic_stride
+
+    @property
+    def asks_critic(self) -> bool:
+        """See the contract."""
+        return self._stride is not None
+
+    def finish(self, flight: Flight[Placed]) -> None:
+        """See the contract."""
+        lane, batch = flight.order.lane, flight.batch
+        slot = lane.slots[flight.slot]
+        pairs = pairs_of(lane.setting, batch.requests, slot.final.host.array())
+        if batch.size != self._batch:
+            pairs = [replace(pair, halved_batch=batch.size) for pair in pairs]
+        if self._stride is not None:
+            assert slot.picture is not None  # of a lane with a critic
+            write_pictures(pairs, self._stride, slot.picture.host.array())
+            flight.order.judge(flight.slot)
+        flight.made = list(zip(batch.places, pairs, strict=True))
+
+    def judge(self, flight: Flight[Placed]) -> None:
+        """See the contract."""
+        seen = flight.order.lane.slots[flight.slot].seen
+        assert seen is not None  # of a lane with a critic
+        pairs = judged([pair for _, pair in flight.made], seen.host.array())
+        flight.made = list(zip(flight.batch.places, pairs, strict=True))
+
+    def taken(self, flight: Flight[Placed]) -> None:
+        """Pairs are copies: they are the caller's own."""
 
 
 def pairs_of(setting: Setting, requests: Sequence[PairRequest], final: np.ndarray) -> list[Pair]:

@@ -95,9 +95,7 @@ class Inventory:
         return sum(wanted.nbytes for wanted in self.wanted.values() if place in (None, wanted.place))
 
 
-def inventory(
-    setting: Setting, specs: Specs, stride: int, critic_stride: int, *, longest: int, sets: int, watched: bool
-) -> Inventory:
+def inventory(setting: Setting, specs: Specs, stride: int, critic_stride: int, *, longest: int, sets: int) -> Inventory:
     """The buffers of a setting.
 
     Args:
@@ -105,7 +103,6 @@ def inventory(
         stride, critic_stride: of the generator and of the critic in px.
         longest: rows of a segment at most.
         sets: sets of noise at most.
-        watched: whether each step's values are checked.
     """
     batch, own = setting.batch, len(setting.own_branches)
     inputs = {tensor.name: tensor for tensor in specs[DENOISER].inputs}
@@ -142,16 +139,12 @@ def inventory(
     if setting.kept:
         wanted |= {f"no {name}": value for name, value in _conditions(specs, batch, (height, width)).items()}
         wanted |= {f"kept {name}": Wanted(value.shape[1:], value.dtype) for name, value in context.items()}
-    results = {"final": state}
-    if watched:
-        results["finite"] = Wanted((len(setting.rows), 2, batch), np.dtype(np.uint8))
-        results["context_finite"] = Wanted((len(context), own * batch), np.dtype(np.uint8))
     for slot in SLOTS:
-        wanted |= {f"{name}[{slot}]": value for name, value in {**context, **results}.items()}
+        wanted |= {f"{name}[{slot}]": value for name, value in {**context, "final": state}.items()}
         for name, value in {"start": state, **conditions}.items():
             wanted |= {f"{name}[{slot}]": value, f"{name}[{slot}] host": _on_host(value)}
-    # The host reads the results of a batch, and what the critic saw, before it asks for those of the next.
-    wanted |= {f"{name} host": _on_host(value) for name, value in {**results, **picture}.items()}
+    # The host reads the last state of a batch, and what the critic saw, before it asks for those of the next.
+    wanted |= {f"{name} host": _on_host(value) for name, value in {"final": state, **picture}.items()}
     wanted |= picture
     row = wanted["row[0]"]
     step_in = dict(zip(DENOISER_INPUTS, (state, state, state, row, weights), strict=True))

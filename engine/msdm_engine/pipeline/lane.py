@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,7 +20,6 @@ from msdm_engine.contract import (
 )
 from msdm_engine.devices.contract import Buffer, Device, Graph, Stream, Work
 from msdm_engine.pipeline.bound import Specs, bind
-from msdm_engine.pipeline.checks import finite_rows
 from msdm_engine.pipeline.inventory import SLOTS, Inventory
 from msdm_engine.pipeline.setting import Segment, Setting
 
@@ -65,13 +64,12 @@ class Slot:
 
     Args:
         given: the conditioner's inputs and the initial state, by name.
-        results: what goes back to the host when the trajectory ends, by name.
-        condition: conditioner, and the check of what it gives out.
+        final: the last state, which goes back to the host.
     """
 
     given: dict[str, Staged]
-    results: dict[str, Staged]
-    condition: tuple[Work, ...]
+    final: Staged
+    condition: Work
     parts: tuple[Part, ...]
     picture: Staged | None
     seen: Staged | None
@@ -161,27 +159,23 @@ class Lane:
             name: Staged(buffers[f"{name}[{slot}]"], buffers[f"{name}[{slot}] host"])
             for name in (*CONDITIONER_INPUTS, "start")
         }
-        watched = f"finite[{slot}]" in buffers
-        names = ("final", *(("finite", "context_finite") if watched else ()))
-        results = {name: Staged(buffers[f"{name}[{slot}]"], buffers[f"{name} host"]) for name in names}
+        final = Staged(buffers[f"final[{slot}]"], buffers["final host"])
         own = len(setting.own_branches)
         context = {
             name: buffers[f"{name}[{slot}]"].part(f"{name}[{slot}] own", (own * setting.batch, *wanted.shape[2:]))
             for name, wanted in self.needs.context.items()
         }
         ends = {**{name: given[name].device for name in CONDITIONER_INPUTS}, **context}
-        condition = [self._bind(CONDITIONER, ends, f"conditioner of slot {slot}")]
-        if watched:
-            condition.append(self._watch(condition[0].name, context.values(), results["context_finite"].device, ...))
-        parts = tuple(self._part(slot, segment, watched) for segment in self.needs.segments)
+        condition = self._bind(CONDITIONER, ends, f"conditioner of slot {slot}")
+        parts = tuple(self._part(slot, segment) for segment in self.needs.segments)
         if CRITIC not in self.needs.ends:
-            return Slot(given, results, tuple(condition), parts, None, None, None)
+            return Slot(given, final, condition, parts, None, None, None)
         picture, seen = (Staged(buffers[n], buffers[f"{n} host"]) for n in (CRITIC_INPUTS[0], CRITIC_OUTPUTS[0]))
         ends = {CRITIC_INPUTS[0]: picture.device, CRITIC_OUTPUTS[0]: seen.device}
         judge = self._bind(CRITIC, ends, f"critic of slot {slot}")
-        return Slot(given, results, tuple(condition), parts, picture, seen, judge)
+        return Slot(given, final, condition, parts, picture, seen, judge)
 
-    def _part(self, slot: int, segment: Segment, watched: bool) -> Part:
+    def _part(self, slot: int, segment: Segment) -> Part:
         """Binds the steps of a segment, and captures them if the backend's work can be captured."""
         noise_set, noise = 0, tuple[tuple[int, Buffer], ...]()
         if segment.noisy:
@@ -190,18 +184,17 @@ class Lane:
             noise_set = use % self.needs.noise.sets
             noise = tuple((row, self.buffers[f"noise[{noise_set}][{j}]"]) for j, row in enumerate(segment.noisy))
         fresh = dict(noise)
-        steps: list[Work] = []
-        for row in range(segment.first, segment.last):
-            steps += self._step(slot, row, fresh.get(row, self.buffers["zeros"]), watched)
+        rows = range(segment.first, segment.last)
+        steps = tuple(self._step(slot, row, fresh.get(row, self.buffers["zeros"])) for row in rows)
         if not all(work.capturable for work in steps):
-            return Part(noise_set, noise, tuple(steps))
+            return Part(noise_set, noise, steps)
         with self._capture.capture(f"steps {segment.first + 1} to {segment.last} of slot {slot}") as graph:
             for work in steps:
                 self._capture.submit(work)
         self._graphs.append(graph())
         return Part(noise_set, noise, self._graphs[-1])
 
-    def _step(self, slot: int, row: int, noise: Buffer, watched: bool) -> list[Work]:
+    def _step(self, slot: int, row: int, noise: Buffer) -> Work:
         """One row of the table: x' and D of x and the D before, as in :func:`msdm_engine.sampler.trajectory`."""
         setting, buffers = self.setting, self.buffers
         last = row == len(setting.rows) - 1
@@ -219,27 +212,13 @@ class Lane:
         }
         inputs = dict(zip(DENOISER_INPUTS, (x, d_prev, noise, buffers[f"row[{row}]"], weights), strict=True))
         outputs = dict(zip(DENOISER_OUTPUTS, (x_next, d), strict=True))
-        step = self._bind(DENOISER, {**inputs, **outputs, **context}, f"step {row + 1} of slot {slot}")
-        if not watched:
-            return [step]
-        return [step, self._watch(step.name, (d, x_next), buffers[f"finite[{slot}]"], row)]
+        return self._bind(DENOISER, {**inputs, **outputs, **context}, f"step {row + 1} of slot {slot}")
 
     def _bind(self, graph: str, ends: Mapping[str, Buffer], name: str) -> Work:
         work = bind(self._backend, self._specs, graph, self._device, ends, name)
-        return self._unless_dropped(work)
 
-    def _unless_dropped(self, work: Work) -> Work:
         def run(stream: Stream, do: Callable[[Stream], None] = work.run) -> None:
             if not self.dropped:
                 do(stream)
 
         return replace(work, run=run)
-
-    def _watch(self, name: str, values: Iterable[Buffer], flags: Buffer, at: object) -> Work:
-        """Writes which pairs' values are finite to ``flags[at]``; on a device whose memory the host sees."""
-        buffers = tuple(values)
-
-        def run(_: Stream) -> None:
-            flags.array()[at] = [finite_rows(buffer.array()) for buffer in buffers]  # type: ignore[call-overload]
-
-        return self._unless_dropped(Work(f"check of {name}", buffers, (flags,), run))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from msdm_engine.backends import Backend
+from msdm_engine.backends import Backend, StatesActivation
 from msdm_engine.devices.contract import Device
 from msdm_engine.errors import DeviceMemoryError
 from msdm_engine.pipeline.inventory import Inventory, Wanted
@@ -34,9 +34,8 @@ def needed_bytes(needs: Inventory, backend: Backend, device: Device) -> int:
 
 def _inside(graph: str, ends: Mapping[str, Wanted], backend: Backend) -> int:
     """Activation memory of one graph, as its backend states it, else by :data:`ACTIVATION_FACTOR`."""
-    states = getattr(backend, "activation_bytes", None)
-    if states is not None:
-        return int(states(graph, {name: wanted.shape for name, wanted in ends.items()}))
+    if isinstance(backend, StatesActivation):
+        return backend.activation_bytes(graph, {name: wanted.shape for name, wanted in ends.items()})
     return ACTIVATION_FACTOR * sum(wanted.nbytes for wanted in ends.values())
 
 

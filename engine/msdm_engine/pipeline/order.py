@@ -11,6 +11,9 @@ slot only after it has seen the end of the batch that was in it (``d`` and ``s``
 before: so what a slot owns needs no other event against being written too early. Two things are shared by both slots
 and have events of their own: sets of noise on the device, where there are fewer than two batches need (``n``: written,
 and ``r``: read), and pinned rows in which the host makes it (``copied``).
+
+A last state that is handed out on the device is the reader's until it is released: the last segment of the batch that
+is next in its slot waits for ``freed``, which is recorded on the reader's stream.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from msdm_engine.devices.contract import Device, Event
+from msdm_engine.devices.lease import Lease
 from msdm_engine.pipeline.inventory import SLOTS
 from msdm_engine.pipeline.lane import Lane, Streams
 
@@ -29,7 +33,7 @@ WriteNoise = Callable[[int, np.ndarray], None]
 
 @dataclass(frozen=True)
 class SlotEvents:
-    """``u c f d p j s`` of the picture above."""
+    """``u c f d p j s`` of the picture above, and the one that a reader of the last state records."""
 
     uploaded: Event
     conditioned: Event
@@ -38,6 +42,7 @@ class SlotEvents:
     shown: Event
     judged: Event
     seen: Event
+    freed: Event
 
 
 class Order:
@@ -48,7 +53,8 @@ class Order:
             return [device.event(f"{name}[{i}]") for i in range(count)]
 
         names = SlotEvents.__dataclass_fields__
-        self._streams, self.lane = streams, lane
+        self._device, self._streams, self.lane = device, streams, lane
+        self._leases: dict[int, Lease] = {}
         self._of = [SlotEvents(**{name: device.event(f"{name}[{slot}]") for name in names}) for slot in SLOTS]
         self._noise, self._wraps = lane.needs.noise, lane.needs.noise.wraps
         self._written, self._read = events("noise written", self._noise.sets), events("noise read", self._noise.sets)
@@ -63,8 +69,7 @@ class Order:
             upload.copy(staged.device, staged.host)
         upload.record(done.uploaded)
         aside.wait(done.uploaded)
-        for work in own.condition:
-            aside.submit(work)
+        aside.submit(own.condition)
         aside.record(done.conditioned)
         compute.wait(done.conditioned)
 
@@ -83,6 +88,8 @@ class Order:
                 self._upload_noise(row, target, write_noise)
             upload.record(self._written[part.noise_set])
             compute.wait(self._written[part.noise_set])
+        if segment == len(self.lane.slots[slot].parts) - 1 and slot in self._leases:
+            self._leases.pop(slot).taken_back_by(compute)
         if isinstance(part.steps, tuple):
             for work in part.steps:
                 compute.submit(work)
@@ -100,18 +107,39 @@ class Order:
         self._streams.upload.record(copied)
 
     def end(self, slot: int) -> None:
-        """The last state, and what was found on the way, go down."""
+        """The last state goes down."""
         compute, download = self._streams.compute, self._streams.download
         done = self._of[slot]
         compute.record(done.finished)
         download.wait(done.finished)
-        for staged in self.lane.slots[slot].results.values():
-            download.copy(staged.host, staged.device)
+        final = self.lane.slots[slot].final
+        download.copy(final.host, final.device)
         download.record(done.downloaded)
 
     def wait_for_state(self, slot: int) -> None:
-        """The host waits until the results of :meth:`end` are there."""
+        """The host waits until the last state is there."""
         self._of[slot].downloaded.synchronize()
+
+    def lease(self, slot: int, batch: str) -> Lease:
+        """Hands the last state out where it lies; nothing is written there before it is released."""
+        done = self._of[slot]
+        self._leases[slot] = Lease(batch, self._device, self._streams.compute, done.finished, done.freed)
+        return self._leases[slot]
+
+    @property
+    def is_held(self) -> bool:
+        """Whether somebody still has a last state of this lane."""
+        return any(not lease.ended for lease in self._leases.values())
+
+    def end_leases(self, why: str) -> None:
+        """What is handed out is gone; the host waits for its readers."""
+        for lease in self._leases.values():
+            lease.end(why)
+
+    def close(self) -> None:
+        """Closes the lane, on which nothing may be under way and of which nobody may hold anything."""
+        self.end_leases("its memory is given back")
+        self.lane.close()
 
     def judge(self, slot: int) -> None:
         """Pictures, which the host has written, go up; the critic runs; what it sees goes down."""

@@ -7,27 +7,22 @@ thread a batch, not on how many cores there are.
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from itertools import cycle
 from queue import SimpleQueue
 from threading import Thread
 
+from msdm_engine.cores import cores
 from msdm_engine.errors import RequestError
 from msdm_engine.pairs import Pair, PairRequest
-from msdm_engine.pipeline.batches import Batches
+from msdm_engine.pipeline.batches import Batches, Placed
 
-#: Makes pairs of requests, in their order; every member has one of its own.
-Sample = Callable[[Iterator[PairRequest]], Iterator[Pair]]
+#: Makes pairs of requests, in their order and with their places; every member has one of its own.
+Sample = Callable[[Iterator[PairRequest]], Iterator[Placed]]
 #: Batches that a member has at most: the two of its pipeline, and one that waits.
 AHEAD = 3
 MAX_PARALLEL = 1024
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def share_cores(threads: int, parallel: int) -> tuple[int, int]:
@@ -47,14 +42,14 @@ def share_cores(threads: int, parallel: int) -> tuple[int, int]:
     return threads, parallel or max(1, cores() // threads)
 
 
-def side_by_side(samples: Sequence[Sample], batches: Batches) -> Generator[Pair]:
-    """All pairs in the order of their requests; batches go to the members in turns.
+def side_by_side(samples: Sequence[Sample], batches: Batches) -> Generator[Placed]:
+    """All pairs in the order of the batches, with their places; batches go to the members in turns.
 
     Requests are taken in the caller's thread, :data:`AHEAD` batches a member ahead of the pairs. What fails is raised
     after the pairs that come before it.
     """
     members = [Member(sample, f"msdm-member-{number}") for number, sample in enumerate(samples)]
-    turns, under_way = cycle(members), deque[tuple[Member, int]]()
+    turns, under_way = cycle(members), deque[tuple[Member, tuple[int, ...]]]()
     failure: Exception | None = None
     ended = False
     try:
@@ -71,12 +66,12 @@ def side_by_side(samples: Sequence[Sample], batches: Batches) -> Generator[Pair]
                     break
                 member = next(turns)
                 member.feed(batch.requests)
-                under_way.append((member, len(batch.requests)))
+                under_way.append((member, batch.places))
             if not under_way:
                 break
-            member, count = under_way.popleft()
-            for _ in range(count):
-                yield member.take()
+            member, places = under_way.popleft()
+            for place in places:
+                yield place, member.take()
         if failure is not None:
             raise failure
     finally:
@@ -92,14 +87,15 @@ class Member:
     def __init__(self, sample: Sample, name: str) -> None:
         self._fed: SimpleQueue[PairRequest | None] = SimpleQueue()
         self._made: SimpleQueue[Pair | BaseException] = SimpleQueue()
-        self._sample, self._stopped = sample, False
+        self._sample, self._started, self._stopped = sample, False, False
         self._thread = Thread(target=self._serve, name=name, daemon=True)
 
     def feed(self, requests: Sequence[PairRequest]) -> None:
         """Hands requests over."""
         for request in requests:
             self._fed.put(request)
-        if not self._thread.is_alive():
+        if not self._started:  # and no second time: it may have ended with an error that nobody has taken yet
+            self._started = True
             self._thread.start()
 
     def end(self) -> None:
@@ -130,7 +126,7 @@ class Member:
     def _serve(self) -> None:
         pairs = self._sample(self._requests())
         try:
-            for pair in pairs:
+            for _, pair in pairs:  # places among its own requests, of which nobody knows
                 self._made.put(pair)
                 if self._stopped:
                     break

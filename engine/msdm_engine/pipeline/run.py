@@ -8,40 +8,30 @@ are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from typing import Generic
 
 import numpy as np
 
 from msdm_engine.errors import DeviceMemoryError
 from msdm_engine.guidance import Guidance
 from msdm_engine.manifest import Sampling
-from msdm_engine.pairs import Pair
 from msdm_engine.pipeline.batches import Batch, Batches, size_of
 from msdm_engine.pipeline.conditions import Conditions, write_noise, write_start
-from msdm_engine.pipeline.handover import check_results, judged, pairs_of, write_pictures
+from msdm_engine.pipeline.flight import Flight, HandOver, Made
 from msdm_engine.pipeline.memory import DoesNotFit
 from msdm_engine.pipeline.order import Order
+from msdm_engine.pipeline.replay import check_last_state
 from msdm_engine.pipeline.runtime import Runtime
 from msdm_engine.pipeline.setting import Setting
 
 
-@dataclass
-class Flight:
-    """A batch under way in a slot of a lane."""
-
-    batch: Batch
-    order: Order
-    slot: int
-    pairs: list[Pair] = field(default_factory=list)
-
-
-class Run:
+class Run(Generic[Made]):
     """Samples batches.
 
     Args:
-        critic_stride: of the bundle's critic in px; None: it is not asked.
+        hand_over: what is made of them: pairs on the host, or arrays on the device.
     """
 
     def __init__(
@@ -50,15 +40,15 @@ class Run:
         conditions: Conditions,
         sampling: Sampling,
         guidance: Guidance,
-        critic_stride: int | None,
+        hand_over: HandOver[Made],
     ) -> None:
         self._runtime, self._conditions = runtime, conditions
-        self._sampling, self._guidance, self._stride = sampling, guidance, critic_stride
+        self._sampling, self._guidance, self._hand_over = sampling, guidance, hand_over
         self._orders: list[Order] = []
-        self._prepare, self._hand_over = (runtime.clocks.stage(name) for name in ("prepare", "hand over"))
+        self._prepare, self._finishing = (runtime.clocks.stage(name) for name in ("prepare", "hand over"))
 
-    def pairs(self, batches: Batches) -> Iterator[Pair]:
-        """All pairs; see :meth:`msdm_engine.Engine.sample`."""
+    def all(self, batches: Batches) -> Generator[Made]:
+        """What is made of all batches; see :meth:`msdm_engine.Engine.sample`."""
         try:
             yield from self._all(batches)
         except GeneratorExit:  # the caller wants no more
@@ -69,9 +59,9 @@ class Run:
             raise
         self._settle(keep=True)
 
-    def _all(self, batches: Batches) -> Iterator[Pair]:
+    def _all(self, batches: Batches) -> Generator[Made]:
         """Before an error is raised, the batches before the one that failed are handed over."""
-        before: Flight | None = None
+        before: Flight[Made] | None = None
         while True:
             batch = flight = failure = None
             try:
@@ -95,7 +85,9 @@ class Run:
                 before = None
                 continue
             if before is not None:
-                yield from before.pairs
+                yield from before.made
+                if flight is not None and failure is None:
+                    self._hand_over.taken(before)
                 self._check_in_unless(before.order, flight)
             if isinstance(failure, DeviceMemoryError) and batch is not None:
                 self._again(failure, [batch], batches, alone=before is None)
@@ -107,17 +99,17 @@ class Run:
             if before is None:
                 return
 
-    def _board(self, batch: Batch, before: Flight | None) -> Flight:
+    def _board(self, batch: Batch, before: Flight[Made] | None) -> Flight[Made]:
         """A place for a batch: the other slot of the lane that the batch before has, else a lane of its own."""
-        critic = self._stride is not None
-        setting = Setting.of(size_of(batch.requests[0]), batch.size, self._sampling, self._guidance, critic)
+        critic, size = self._hand_over.asks_critic, size_of(batch.requests[0])
+        setting = Setting.of(size, batch.size, self._sampling, self._guidance, critic)
         if before is not None and before.order.lane.setting == setting:
             return Flight(batch, before.order, 1 - before.slot)
         order = self._runtime.check_out(setting)
         self._orders.append(order)
         return Flight(batch, order, 0)
 
-    def _begin(self, flight: Flight) -> None:
+    def _begin(self, flight: Flight[Made]) -> None:
         """Conditions, initial state and the first segments: as many as the host makes noise ahead for."""
         lane = flight.order.lane
         given = {name: staged.host.array() for name, staged in lane.slots[flight.slot].given.items()}
@@ -127,7 +119,7 @@ class Run:
         flight.order.begin(flight.slot)
         self._steps(flight, range(lane.needs.ahead))
 
-    def _steps_left(self, flight: Flight) -> Exception | None:
+    def _steps_left(self, flight: Flight[Made]) -> Exception | None:
         """The rest of the trajectory. An error is returned: the batch before is handed over first."""
         try:
             self._steps(flight, range(flight.order.lane.needs.ahead, len(flight.order.lane.needs.segments)))
@@ -136,7 +128,7 @@ class Run:
             return error
         return None
 
-    def _steps(self, flight: Flight, segments: range) -> None:
+    def _steps(self, flight: Flight[Made], segments: range) -> None:
         def noise(row: int, into: np.ndarray) -> None:
             with self._prepare.busy():
                 write_noise(flight.batch.filled, row + 1, into)
@@ -145,38 +137,20 @@ class Run:
             for segment in segments:
                 flight.order.steps(flight.slot, segment, noise)
 
-    def _finish(self, flight: Flight) -> None:
-        """Makes pairs of the last state, which the host waits for, and shows them to the critic.
-
-        Here the finished state lies in ``final[slot]`` on the device, and stays until the slot's next batch begins:
-        the place to hand it over without a copy.
-        """
-        with self._hand_over.starved():
+    def _finish(self, flight: Flight[Made]) -> None:
+        """Looks at the last state, which the host waits for, and makes of it what is handed over."""
+        with self._finishing.starved():
             flight.order.wait_for_state(flight.slot)
-        with self._hand_over.busy():
-            self._make_pairs(flight)
+        with self._finishing.busy():
+            check_last_state(flight.batch, flight.order.lane, flight.slot, self._conditions, self._runtime.backend)
+            self._hand_over.finish(flight)
 
-    def _make_pairs(self, flight: Flight) -> None:
-        lane, requests = flight.order.lane, flight.batch.requests
-        slot = lane.slots[flight.slot]
-        results: dict[str, np.ndarray] = {name: staged.host.array() for name, staged in slot.results.items()}
-        check_results(lane.setting, requests, results)
-        flight.pairs = pairs_of(lane.setting, requests, results["final"])
-        if flight.batch.size != self._sampling.batch:
-            flight.pairs = [replace(pair, halved_batch=flight.batch.size) for pair in flight.pairs]
-        if self._stride is not None:
-            assert slot.picture is not None  # of a lane with a critic
-            write_pictures(flight.pairs, self._stride, slot.picture.host.array())
-            flight.order.judge(flight.slot)
-
-    def _see(self, flight: Flight) -> None:
+    def _see(self, flight: Flight[Made]) -> None:
         """Adds what the critic saw, which the host waits for."""
-        if self._stride is not None:
-            seen = flight.order.lane.slots[flight.slot].seen
-            assert seen is not None  # of a lane with a critic
-            with self._hand_over.starved():
+        if self._hand_over.asks_critic:
+            with self._finishing.starved():
                 flight.order.wait_for_critic(flight.slot)
-            flight.pairs = judged(flight.pairs, seen.host.array())
+            self._hand_over.judge(flight)
 
     def _again(self, error: DeviceMemoryError, failed: Sequence[Batch], batches: Batches, *, alone: bool) -> None:
         """Puts requests back and halves the batch of their size; what does not fit even alone is raised.
@@ -194,9 +168,10 @@ class Run:
         else:
             self._runtime.limits[size_of(first.requests[0])] = first.size // 2
         self._settle(keep=False)
-        batches.put_back([request for batch in failed for request in batch.requests])
+        for batch in failed:
+            batches.put_back(batch)
 
-    def _check_in_unless(self, order: Order, flight: Flight | None) -> None:
+    def _check_in_unless(self, order: Order, flight: Flight[Made] | None) -> None:
         """Gives a lane back, unless the next batch is in it."""
         if flight is None or flight.order is not order:
             self._orders.remove(order)
@@ -214,4 +189,4 @@ class Run:
             if keep:
                 self._runtime.check_in(order)
             else:
-                order.lane.close()
+                self._runtime.retire(order)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from threading import RLock
+from weakref import WeakSet
 
 from msdm_engine.backends import Backend
 from msdm_engine.bundle import Bundle
@@ -44,11 +45,14 @@ class Runtime:
         concurrent: bool | None = None,
         owns_device: bool = True,
     ) -> None:
-        self.device, self._bundle, self._backend, self._owns_device = device, bundle, backend, owns_device
+        self.device, self.backend, self._bundle, self._owns_device = device, backend, bundle, owns_device
         self._concurrent = not device.unified if concurrent is None else concurrent
         self._streams: Streams | None = None
         self._capture: Stream | None = None
         self._idle: OrderedDict[Setting, list[Order]] = OrderedDict()
+        #: nobody may run them any more; they wait for who holds a result of theirs
+        self._retired: list[Order] = []
+        self._all: WeakSet[Order] = WeakSet()
         #: pairs in a batch at most, by size, where memory ended midway
         self.limits: dict[Size, int] = {}
         # Runs of two iterators may be on it from two threads (batches side by side).
@@ -78,12 +82,11 @@ class Runtime:
         manifest, unified = self._bundle.manifest, self.device.unified
         return inventory(
             setting,
-            specs_of(self._bundle, self._backend),
+            specs_of(self._bundle, self.backend),
             manifest.stride,
             manifest.critic["stride"] if manifest.critic else 1,
             longest=ROWS_BESIDE_HOST if unified else len(setting.rows),
             sets=SETS_BESIDE_HOST if unified else 2 * len(setting.rows),
-            watched=unified,
         )
 
     def check_out(self, setting: Setting) -> Order:
@@ -97,23 +100,27 @@ class Runtime:
             return self._check_out(setting)
 
     def _check_out(self, setting: Setting) -> Order:
-        if self._idle.get(setting):
-            order = self._idle[setting].pop()
-            order.lane.dropped = False
-            return order
+        self._close_retired()
+        for order in reversed(self._idle.get(setting, [])):
+            if not order.is_held:
+                self._idle[setting].remove(order)
+                order.lane.dropped = False
+                return order
         streams = self.streams
         assert self._capture is not None  # as the streams
-        specs = specs_of(self._bundle, self._backend)
+        specs = specs_of(self._bundle, self.backend)
         self._close_idle(MAX_IDLE_LANES)
         try:
-            needs = check_fits(setting, self.plan, self._backend, self.device)
+            needs = check_fits(setting, self.plan, self.backend, self.device)
         except DoesNotFit:
             if not self._close_idle(0):
                 raise
-            needs = check_fits(setting, self.plan, self._backend, self.device)
+            needs = check_fits(setting, self.plan, self.backend, self.device)
         self.opened += 1
-        lane = Lane(self.device, self._backend, specs, setting, needs, streams, self._capture)
-        return Order(self.device, streams, lane)
+        lane = Lane(self.device, self.backend, specs, setting, needs, streams, self._capture)
+        order = Order(self.device, streams, lane)
+        self._all.add(order)
+        return order
 
     def check_in(self, order: Order) -> None:
         """Takes a lane back, on which nothing is under way."""
@@ -121,24 +128,38 @@ class Runtime:
             self._idle.setdefault(order.lane.setting, []).append(order)
             self._idle.move_to_end(order.lane.setting)
 
+    def retire(self, order: Order) -> None:
+        """Closes a lane on which nothing is under way, as soon as nobody holds a result of it."""
+        with self._lock:
+            self._retired.append(order)
+            self._close_retired()
+
+    def _close_retired(self) -> None:
+        for order in [order for order in self._retired if not order.is_held]:
+            self._retired.remove(order)
+            order.close()
+
     def _close_idle(self, keep: int) -> int:
-        """Closes idle lanes but the ``keep`` used last; returns how many."""
-        idle = [order for orders in self._idle.values() for order in orders]
+        """Closes idle lanes but the ``keep`` used last, unless a result of theirs is held; returns how many."""
+        idle = [order for orders in self._idle.values() for order in orders if not order.is_held]
         closed = idle[: max(0, len(idle) - keep)]
         for order in closed:
             self._idle[order.lane.setting].remove(order)
-            order.lane.close()
+            order.close()
         for setting in [setting for setting, orders in self._idle.items() if not orders]:
             del self._idle[setting]
         return len(closed)
 
     def close(self) -> None:
-        """Closes lanes, and the device if it is ours."""
+        """Closes lanes, and the device if it is ours; what is handed out on the device is gone then."""
+        for order in self._all:
+            order.end_leases("the engine is closed")
         if self._owns_device and self.device.unified:
             self.device.close()  # what has not begun is dropped; buffers go with it
             return
         for stream in self.streams.all() if self._streams is not None else ():
             stream.synchronize()
+        self._close_retired()
         self._close_idle(0)
         if self._owns_device:
             self.device.close()

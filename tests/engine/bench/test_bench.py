@@ -60,17 +60,33 @@ def test_growth_is_the_exponent_of_a_power_law() -> None:
 
 
 def test_one_quantity_at_a_time_and_the_base_first() -> None:
-    bench = Bench(batches=(4, 1), sizes_px=(128, 64, 128), steps=(8,), threads=(2, 1))
+    bench = Bench(batches=(4, 1), sizes_px=(128, 64, 128), steps=(8,), threads=(2, 1), parallel=1)
     assert bench.settings() == [
         Setting(4, 128, 8, 2), Setting(1, 128, 8, 2), Setting(4, 64, 8, 2), Setting(4, 128, 8, 1),
     ]  # fmt: skip
 
 
+def test_batches_side_by_side_are_those_of_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On four cores: four batches of a thread, two of two; or as many as are asked for; a GPU runs one."""
+    monkeypatch.setattr("msdm_engine.pipeline.parallel.cores", lambda: 4)
+    one = {"batches": (2,), "sizes_px": (64,), "steps": (8,)}
+    found = Bench(**one, threads=(1, 2)).settings()  # type: ignore[arg-type]
+    assert found == [Setting(2, 64, 8, 1, 4), Setting(2, 64, 8, 2, 2)]
+    assert [str(setting)[-15:] for setting in found] == ["4 x 1 thread(s)", "2 x 2 thread(s)"]
+    assert Bench(**one, threads=(1,), parallel=3).settings() == [Setting(2, 64, 8, 1, 3)]  # type: ignore[arg-type]
+    assert Bench(**one, backend="tensorrt").settings() == [Setting(2, 64, 8, 1, 1)]  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
-    [((0, 64, 1, 1), "batch is 0"), ((1, 8, 1, 1), "size_px is 8"), ((1, 64, 0, 1), "steps is 0")],
+    [
+        ((0, 64, 1, 1), "batch is 0"),
+        ((1, 8, 1, 1), "size_px is 8"),
+        ((1, 64, 0, 1), "steps is 0"),
+        ((1, 64, 1, 1, 0), "parallel is 0"),
+    ],
 )
-def test_a_setting_out_of_range(values: tuple[int, int, int, int], message: str) -> None:
+def test_a_setting_out_of_range(values: tuple[int, ...], message: str) -> None:
     with pytest.raises(RequestError, match=message):
         Setting(*values)
 
@@ -106,7 +122,21 @@ def test_an_interrupt_keeps_what_is_measured(reference: Any, monkeypatch: pytest
 def test_the_command(reference: Any, tmp_path: Path) -> None:
     """Some 10 s: a process for the setting, and two for the peak."""
     out = tmp_path / "bench.json"
-    small = ["--batches", "1", "--sizes", "64", "--steps", "1", "--threads", "1", "--quick", "--out", str(out)]
+    small = [
+        "--batches",
+        "1",
+        "--sizes",
+        "64",
+        "--steps",
+        "1",
+        "--threads",
+        "1",
+        "--parallel",
+        "2",
+        "--quick",
+        "--out",
+        str(out),
+    ]
     done = CliRunner().invoke(main, ["bench", *small])
     assert done.exit_code == 0, done.output
     assert "of peak" in done.stdout and "latency of 5 single requests" in done.stdout and "stage encode" in done.stdout
@@ -114,6 +144,8 @@ def test_the_command(reference: Any, tmp_path: Path) -> None:
     assert found["step_flops"] > 1e6 and found["fraction_of_peak"] > 0
     assert found["step_gflop_s"] == pytest.approx(found["step_flops"] / found["step_s"]["fastest"] / 1e9)
     assert found["latency"]["p50_s"] <= found["latency"]["p99_s"]
+    assert found["setting"]["parallel"] == 2 and "2 x 1 thread(s)" in done.stdout
     assert found["stages"]["encode"]["runs"] == 8
+    assert found["stages"]["compute"]["runs"] >= 8 * 2  # a pair at a time, one step and the critic
     bad = CliRunner().invoke(main, ["bench", "--batches", "one"])
     assert bad.exit_code == 2 and "whole numbers" in bad.stderr

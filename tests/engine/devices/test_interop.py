@@ -12,9 +12,10 @@ import pytest
 
 from msdm_engine.devices import dlpack
 from msdm_engine.devices.cuda import CudaDevice
-from msdm_engine.devices.device_array import DeviceArray, Lease
+from msdm_engine.devices.device_array import DeviceArray
 from msdm_engine.devices.host import HostDevice
 from msdm_engine.devices.interop import borrow, borrow_on_host, borrow_stream, handle_of
+from msdm_engine.devices.lease import Lease
 from msdm_engine.errors import DeviceError
 from msdm_engine.rehearsal.cuda import RehearsedCuda
 
@@ -183,17 +184,18 @@ def test_a_capsule_is_taken_once(device: CudaDevice, foreign: int) -> None:
 
 @pytest.fixture
 def result(device: CudaDevice, kernel: Any) -> tuple[DeviceArray, Lease, Any]:
-    stream, ready, lease = device.stream("steps"), device.event("ready"), Lease("batch 4")
-    out = device.buffer("image", SHAPE, F32)
+    stream, ready = device.stream("steps"), device.event("ready")
+    lease, out = Lease("batch 4", device, stream, ready, device.event("freed")), device.buffer("image", SHAPE, F32)
     stream.submit(kernel("fill", lambda: 7, [], out))
     stream.record(ready)
-    return DeviceArray(device, out, stream, ready, lease), lease, stream
+    return DeviceArray("image", out, lease), lease, stream
 
 
 def test_a_result_is_taken_on_a_stream_that_waits_for_it(
     device: CudaDevice, runtime: RehearsedCuda, result: tuple[DeviceArray, Lease, Any]
 ) -> None:
     array, _, stream = result
+    assert array.__cuda_array_interface__["stream"] == stream.handle  # it is not written yet
     theirs = device.stream("theirs")
     host = device.buffer("host", SHAPE, F32, "host")
     since = len(runtime.calls)
@@ -205,7 +207,7 @@ def test_a_result_is_taken_on_a_stream_that_waits_for_it(
     assert (host.array() == 7).all()
     assert array.__cuda_array_interface__ == {
         "version": 3, "shape": SHAPE, "typestr": "<f4", "data": (capsule.tensor.pointer, False), "strides": None,
-        "stream": stream.handle,
+        "stream": None,
     }  # fmt: skip
     assert (array.numpy() == 7).all()
     for stream_argument, waits in ((None, 1), (1, 1), (2, 1), (-1, 0)):
@@ -223,9 +225,9 @@ def test_a_result_is_taken_on_a_stream_that_waits_for_it(
 def test_a_result_is_refused_after_its_memory_was_taken_back(
     device: CudaDevice, result: tuple[DeviceArray, Lease, Any]
 ) -> None:
-    array, lease, stream = result
+    array, lease, _ = result
     assert "holds batch 4" in repr(array)
-    lease.end("batch 6 is written there", stream)
+    lease.end("batch 6 is written there")
     uses: list[Callable[[], object]] = [array.__dlpack__, array.numpy, lambda: array.__cuda_array_interface__]
     for use in uses:
         with pytest.raises(DeviceError, match="'image' of batch 4 is gone: batch 6 is written there") as caught:
@@ -241,9 +243,9 @@ def test_a_released_result_is_not_overwritten_before_its_reader_is_done(
     theirs, back = device.stream("theirs"), device.buffer("back", SHAPE, F32, "host")
     dlpack.Taken(array.__dlpack__(stream=theirs.handle))
     theirs.copy(back, array._buffer)
-    array.release(theirs)
-    array.release()  # done already
-    lease.end("batch 6 is written there", stream)
+    lease.release(theirs)
+    lease.release()  # the first word counts
+    lease.taken_back_by(stream)
     stream.submit(kernel("fill", lambda: 8, [], array._buffer))
     stream.synchronize()  # the writer first: it has to wait for the reader
     theirs.synchronize()
@@ -255,7 +257,7 @@ def on_host(device: HostDevice) -> DeviceArray:
     stream.synchronize()
     out.array()[:] = np.arange(6).reshape(SHAPE)
     stream.record(ready)
-    return DeviceArray(device, out, stream, ready, Lease("batch 0"))
+    return DeviceArray("image", out, Lease("batch 0", device, stream, ready, device.event("freed")))
 
 
 def test_numpy_and_torch_take_a_result_on_the_host_without_a_copy() -> None:
@@ -273,7 +275,6 @@ def test_numpy_and_torch_take_a_result_on_the_host_without_a_copy() -> None:
         del taken
         gc.collect()
         assert len(dlpack._exported) == before
-        array.release(object())  # the host has no streams to wait for
         torch = pytest.importorskip("torch", reason="torch is not installed")
         tensor = torch.from_dlpack(array)
         assert tensor.data_ptr() == array._buffer.pointer
@@ -283,6 +284,7 @@ def test_numpy_and_torch_take_a_result_on_the_host_without_a_copy() -> None:
         del tensor
         gc.collect()
         assert len(dlpack._exported) == before
+        array._lease.release(object())  # on the host other libraries have no streams to wait for
 
 
 def test_arrays_on_the_host_are_taken_without_a_copy() -> None:

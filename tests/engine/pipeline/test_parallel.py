@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from msdm_engine import Bundle, Engine, Pair, PairRequest
+from msdm_engine.backends.onnxruntime import OnnxRuntimeBackend
 from msdm_engine.errors import MsdmError, NumericsError, RequestError
 from msdm_engine.pipeline import parallel
-from msdm_engine.pipeline.batches import Batches
+from msdm_engine.pipeline.batches import Batches, Placed, in_order
 from msdm_engine.pipeline.parallel import AHEAD, share_cores, side_by_side
 
 
@@ -26,22 +29,22 @@ def blank(request: PairRequest) -> Pair:
     return Pair(request, image, image[..., 0].astype(np.uint16))
 
 
-def sampled(requests: Iterator[PairRequest]) -> Iterator[Pair]:
-    for request in requests:
+def sampled(requests: Iterator[PairRequest]) -> Iterator[Placed]:
+    for place, request in enumerate(requests):
         if request.index == 13:
             raise NumericsError("pair 13")
         time.sleep(0.001 * (request.index % 3))  # members finish out of step
-        yield blank(request)
+        yield place, blank(request)
 
 
-def numbers(pairs: Iterator[Pair]) -> list[int]:
-    return [pair.request.index for pair in pairs]
+def numbers(placed: Generator[Placed]) -> list[int]:
+    return [pair.request.index for pair in in_order(placed)]
 
 
 def until_error(batches: Batches) -> tuple[list[int], Exception | None]:
     found: list[int] = []
     try:
-        for pair in side_by_side([sampled] * 2, batches):
+        for _, pair in side_by_side([sampled] * 2, batches):
             found.append(pair.request.index)
     except MsdmError as error:
         return found, error
@@ -60,7 +63,7 @@ def test_pairs_come_in_the_order_of_their_requests(count: int) -> None:
 
 
 def test_sizes_that_change_do_not_hold_anything_up() -> None:
-    requests = [asked(20 + i, (16, 32, 48)[i % 3]) for i in range(20)]  # every batch is short
+    requests = [asked(20 + i, (16, 32, 48)[i % 3]) for i in range(20)]
     assert numbers(side_by_side([sampled] * 2, Batches(requests, 4, {}))) == list(range(20, 40))
 
 
@@ -70,6 +73,15 @@ def test_an_error_comes_after_the_pairs_before_it() -> None:
     assert found == list(range(13))
     assert isinstance(error, NumericsError)
     assert not members()
+
+
+def test_a_member_that_has_failed_is_fed_without_harm() -> None:
+    member = parallel.Member(sampled, "msdm-member-test")
+    member.feed([asked(13)])
+    member.join()
+    member.feed([asked(14)])
+    with pytest.raises(NumericsError):
+        member.take()
 
 
 def test_an_error_of_the_requests_comes_after_their_pairs() -> None:
@@ -124,3 +136,26 @@ def test_the_reference_gives_the_same_pixels_side_by_side(reference: Bundle, bac
             found[count] = np.stack([pair.image for pair in engine.sample(requests, sampling)])
     assert np.array_equal(found[1], found[3])
     assert not members()
+
+
+@pytest.mark.parametrize(("threads", "side", "spins"), [(1, 2, True), (2, 1, True), (2, 2, False)])
+def test_threads_do_not_spin_on_the_cores_of_other_batches(threads: int, side: int, spins: bool, tiny: Bundle) -> None:
+    """ONNX Runtime spins unless it is told not to; a batch of one thread has none that could."""
+    with Engine.open(tiny, threads=threads, parallel=side) as engine:
+        backend = engine.backend
+        assert isinstance(backend, OnnxRuntimeBackend)
+        options = backend._session("denoiser").get_session_options()
+        assert options.intra_op_num_threads == threads
+        key = "session.intra_op.allow_spinning"
+        if spins:
+            with pytest.raises(RuntimeError, match=key):  # it was not set
+                options.get_session_config_entry(key)
+        else:
+            assert options.get_session_config_entry(key) == "0"
+
+
+def test_the_times_of_batches_side_by_side_are_summed(bundle_folder: Path, fake_backend: Any) -> None:
+    with Engine(Bundle.open(bundle_folder), fake_backend, parallel=2) as engine:
+        list(engine.sample([asked(i) for i in range(8)], engine.bundle.manifest.sampling.changed(batch=2)))
+        each = [runtime.times()["compute"].runs for runtime in (engine._runtime, *engine._beside)]
+        assert min(each) > 0 and engine.times()["compute"].runs == sum(each)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,35 +11,21 @@ import numpy as np
 import pytest
 
 from msdm_engine import Bundle, Engine, Pair, PairRequest
-from msdm_engine.devices.contract import Buffer, Device, Work
 from msdm_engine.devices.simulated import Operation, SimulatedDevice
 from msdm_engine.errors import NumericsError
 from msdm_engine.guidance import NO_GUIDANCE, Guidance
-from msdm_engine.pipeline.bound import on_copies, specs_of
 from msdm_engine.pipeline.runtime import Runtime
+from msdm_engine.rehearsal.backends import SimulatedBackend
 
 #: Stochastic, so that noise goes round in its sets and pinned rows; a branch without conditions, which is kept.
 SOLVER, STEPS, BATCH = "euler-ancestral", 6, 2
 GUIDED = Guidance(0.5, 0.3, 0.7, sigma_low=0.05, sigma_high=10)
 
 
-class Binding:
-    """A backend that binds to the buffers of the simulated device, as one of a GPU does to that of the GPU."""
-
-    device_kind = "simulated"
-
-    def __init__(self, backend: Any, bundle: Bundle) -> None:
-        self.identity, self.run, self.close = backend.identity, backend.run, backend.close
-        self._backend, self._bundle = backend, bundle
-
-    def bind(self, graph: str, device: Device, buffers: Mapping[str, Buffer]) -> Work:
-        return on_copies(self._backend, specs_of(self._bundle, self._backend), graph, buffers, graph)
-
-
 def simulated(folder: Path, backend: Any, device: SimulatedDevice) -> Engine:
     """An engine with all four streams, like on a GPU (captured, noise of a whole trajectory) or like on the host."""
     bundle = Bundle.open(folder)
-    engine = Engine(bundle, Binding(backend, bundle), device)
+    engine = Engine(bundle, SimulatedBackend(backend, bundle), device)
     engine._runtime = Runtime(device, bundle, engine.backend, concurrent=True)
     return engine
 
@@ -111,8 +96,9 @@ def test_an_error_in_the_middle_leaves_nothing_unsafe(
     fake_backend.poison = {(graph, STEPS + 3 if graph == "denoiser" else 3): 0}
     device = SimulatedDevice(unified=unified)
     with simulated(critic_folder, fake_backend, device) as engine:
-        with pytest.raises(NumericsError, match=f"graph '{graph if unified or graph == 'critic' else 'denoiser'}'"):
+        with pytest.raises(NumericsError, match=f"graph '{graph}'"):
             sampled(engine, [16] * 9)
+        fake_backend.poison = {}
         assert len(sampled(engine, [16] * 5)) == 5
     assert [str(finding) for finding in device.findings] == []
 
@@ -189,7 +175,7 @@ def test_each_pair_of_buffers_on_one_memory_is_found(unified: bool, critic_folde
     """
     expected = {solver: outcome(critic_folder, fake_backend, unified, solver)[0] for solver in (SOLVER, "dpmpp-2m")}
     pairs = families(run(critic_folder, fake_backend, unified).names)
-    kinds = {"start", "final", "maps", "pooled", "noise", "pinned", "x", "d", "finite"}
-    assert kinds - (set() if unified else {"finite"}) <= {first.split("[")[0] for first, _ in pairs}
+    kinds = {"start", "final", "maps", "pooled", "noise", "pinned", "x", "d"}
+    assert kinds <= {first.split("[")[0] for first, _ in pairs}
     missed = [pair for pair in pairs if not is_found(pair, expected, critic_folder, fake_backend, unified)]
     assert missed == [], missed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,47 +12,17 @@ import pytest
 
 from msdm_engine import Bundle, Engine, Pair, PairRequest
 from msdm_engine.contract import DENOISER
-from msdm_engine.devices.contract import Buffer, Device, Stream, Work
+from msdm_engine.devices.contract import Work
 from msdm_engine.devices.cuda import CudaDevice
-from msdm_engine.devices.cuda_memory import view_of_host
 from msdm_engine.guidance import Guidance
-from msdm_engine.pipeline.bound import specs_of
-from msdm_engine.rehearsal.cuda import OK, RehearsedCuda
+from msdm_engine.rehearsal.backends import RehearsedBackend
+from msdm_engine.rehearsal.cuda import RehearsedCuda
 
 #: Three segments: one branch, four, one.
 GUIDED = Guidance(0.5, 0.3, 0.7, sigma_low=0.05, sigma_high=10)
 STEPS, BATCH = 6, 2
 ALLOCATE = ("cudaMalloc", "cudaMallocFromPoolAsync", "cudaHostAlloc", "cudaFree", "cudaFreeAsync", "cudaFreeHost")
 WAIT = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "cudaEventQuery")
-
-
-class Kernels:
-    """A backend whose graphs are kernels of the rehearsed GPU, computed by another backend when their turn comes."""
-
-    device_kind = "cuda"
-
-    def __init__(self, backend: Any, bundle: Bundle, runtime: RehearsedCuda) -> None:
-        self.identity, self.run, self.close = backend.identity, backend.run, backend.close
-        self._specs, self._runtime = specs_of(bundle, backend), runtime
-
-    def bind(self, graph: str, device: Device, buffers: Mapping[str, Buffer]) -> Work:
-        spec = self._specs[graph]
-        reads, writes = ({t.name: buffers[t.name] for t in side} for side in (spec.inputs, spec.outputs))
-
-        def compute() -> int:
-            outputs = self.run(graph, {name: view(buffer).copy() for name, buffer in reads.items()})
-            for name, buffer in writes.items():
-                view(buffer)[...] = outputs[name]
-            return OK
-
-        def run(stream: Stream) -> None:
-            assert self._runtime.enqueue(stream.handle, compute) == OK
-
-        return Work(graph, tuple(reads.values()), tuple(writes.values()), run)
-
-
-def view(buffer: Buffer) -> np.ndarray:
-    return view_of_host(buffer.pointer, buffer.shape, buffer.dtype)
 
 
 @pytest.fixture
@@ -63,7 +33,7 @@ def runtime() -> RehearsedCuda:
 @pytest.fixture
 def engine(critic_folder: Path, fake_backend: Any, runtime: RehearsedCuda) -> Iterator[Engine]:
     bundle = Bundle.open(critic_folder)
-    with Engine(bundle, Kernels(fake_backend, bundle, runtime), CudaDevice(runtime=runtime)) as opened:
+    with Engine(bundle, RehearsedBackend(fake_backend, bundle, runtime), CudaDevice(runtime=runtime)) as opened:
         yield opened
 
 
@@ -132,7 +102,7 @@ def test_the_order_can_be_replayed_on_a_device_that_captures_nothing(
 ) -> None:
     """As ONNX Runtime on a GPU: its steps are submitted one by one, in the same order."""
     bundle = Bundle.open(critic_folder)
-    kernels = Kernels(fake_backend, bundle, runtime)
+    kernels = RehearsedBackend(fake_backend, bundle, runtime)
     bind = kernels.bind
     monkeypatch.setattr(kernels, "bind", lambda *arguments: Work(**{**vars(bind(*arguments)), "capturable": False}))
     with Engine(bundle, kernels, CudaDevice(runtime=runtime)) as engine:
