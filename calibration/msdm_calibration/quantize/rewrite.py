@@ -226,7 +226,7 @@ class _Writer:
         return [helper.make_node("DequantizeLinear", given, [values], name=f"{stem}_dequantize", axis=target.axis)]
 
     def _levels(self, name: str, target: Target, factors: np.ndarray) -> str:
-        """A factor for each level, of the rank of a map: beside a factor of another rank OpenVINO lays maps out anew."""
+        """A factor for each level, of a map's rank: beside factors of another rank OpenVINO lays maps out anew."""
         return self._constant(name, factors.reshape((-1, 1, 1, 1) if target.op == "Conv" else (-1,)))
 
     def _constant(self, name: str, values: np.ndarray) -> str:

@@ -30,6 +30,7 @@ OPTIONS = {
     "cpu_pinning": "ENABLE_CPU_PINNING",
     "hyper_threading": "ENABLE_HYPER_THREADING",
     "cache_dir": "CACHE_DIR",
+    "perf_count": "PERF_COUNT",
 }
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 
