@@ -93,7 +93,9 @@ def openvino_s(convolution: Convolution, precision: str) -> float:
     row, column, half = c.height // 2, c.width // 2, c.side // 2
     patch = x[0, :, row - half : row + half + 1, column - half : column + half + 1]
     expected = np.einsum("oikl,ikl->o", weights.astype(float), patch)
-    assert found is not None and np.allclose(found[0, :, row, column], expected, rtol=2**-7, atol=2**-7), "another convolution"
+    assert found is not None and np.allclose(found[0, :, row, column], expected, rtol=2**-7, atol=2**-7), (
+        "another convolution"
+    )
     return max(min(seconds), 1e-6)  # the counter's resolution
 
 
