@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -113,7 +114,9 @@ def set_cell(
             pairs[name] = partial(pairs_of_engine, engine, wanted, sampling)
             told[name] = described(name, precision, True, True)
         checked(pairs, told)  # and warms everything up
-        timings = measure({n: partial(to_files, p, wanted) for n, p in pairs.items()}, warmups=1, repeats=repeats)
+        scratch = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="msdm-peers-")))
+        timed = {name: partial(to_files, make, wanted, scratch) for name, make in pairs.items()}
+        timings = measure(timed, warmups=1, repeats=repeats)
     for name, timing in timings.items():
         told[name] |= {**timing.as_dict(), "seconds_per_pair": timing.median_s / len(wanted)}
     return {"pairs": len(wanted), "peers": list(told.values())}
