@@ -70,11 +70,14 @@ def split_convolutions(model: Any) -> int:
             continue
         if _only_reader(convolution) is None or _only_reader(add) is None or not _is_constant(bias):
             continue
-        if int(split.input_value(1).get_node().get_data()) != 1:
-            continue  # along another axis than that of the channels
+        if not _is_one(split.input_value(1)) or _is_output(split):
+            continue  # along another axis than that of the channels, or with a name that must stay
+        channels = convolution.get_output_shape(0)[1]
+        if list(bias.get_shape()) != [1, channels, 1, 1]:
+            continue
         given = convolution.get_attributes()
         window = [given[name] for name in ("strides", "pads_begin", "pads_end", "dilations")]
-        width = convolution.get_output_shape(0)[1] // len(split.outputs())
+        width = channels // len(split.outputs())
         for number, output in enumerate(split.outputs()):
             low, high = number * width, (number + 1) * width
             part = ops.convolution(
@@ -96,7 +99,7 @@ def _linear(node: Any, ops: Any) -> _Linear | None:
         end = _only_reader(end)  # the factors of ONNX's Gemm
     if end is None or end.get_type_name() != "Add" or not _is_constant(end.input_value(1)):
         return None
-    if any(reader.get_node().get_type_name() == "Result" for reader in end.output(0).get_target_inputs()):
+    if _is_output(end) or end.input_value(1).get_shape()[-1:] != end.get_output_shape(0)[-1:]:
         return None
     weight = node.input_value(1)
     if not node.get_attributes()["transpose_b"]:
@@ -108,6 +111,11 @@ def _only_reader(node: Any) -> Any | None:
     readers = [reader.get_node() for reader in node.output(0).get_target_inputs()]
     readers = [reader for reader in readers if reader.get_type_name() != "ShapeOf"]  # of a bias that takes its rank
     return readers[0] if len(readers) == 1 else None
+
+
+def _is_output(node: Any) -> bool:
+    readers = [reader.get_node() for output in node.outputs() for reader in output.get_target_inputs()]
+    return any(reader.get_type_name() == "Result" for reader in readers)
 
 
 def _rows(value: Any, axis: int, low: int, high: int, ops: Any) -> Any:

@@ -68,6 +68,13 @@ def test_a_convolution_stays_whose_whole_is_read_too() -> None:
     assert split_convolutions(model) == 0
 
 
+def test_outputs_of_the_graph_keep_their_names() -> None:
+    model = convolution_and_split()
+    (split,) = [node for node in model.get_ops() if node.get_type_name() == "Split"]
+    model.add_results([ops.result(split.output(0))])
+    assert split_convolutions(model) == 0
+
+
 def linear_layers(widths: tuple[int, ...], transposed: bool = True) -> Any:
     """[2, 3] -> a layer of each width behind it, with the factors of ONNX's Gemm."""
     entry = ops.parameter([2, 3], np.float32)
