@@ -1,8 +1,8 @@
 """What OpenVINO does not see by itself: the same graph with less work around its matrix products.
 
-Both rewrites are exact in real numbers: a row of a matrix product and a channel of a convolution do not know what other
-rows and channels are computed beside them. Bits may differ, because OpenVINO then fuses and rounds at other places. They
-work on a graph whose shapes are fixed. What each gives stands in docs/runtime.md.
+Both rewrites are exact in real numbers: a row of a matrix product and a channel of a convolution do not know what
+other rows and channels are computed beside them. Bits may differ, because OpenVINO then fuses and rounds at other
+places. They work on a graph whose shapes are fixed. What each gives stands in docs/runtime.md.
 """
 
 from __future__ import annotations
