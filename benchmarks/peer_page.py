@@ -13,6 +13,10 @@ requests, noise, steps and machine; conditions, rounding and PNG files are the s
 runs. A ratio above 1 says how many times longer than the engine's fastest configuration in that column a peer takes.
 """
 
+QUANTISED = """
+INT8 is the engine's alone here, with the graphs of `msdm-calibrate quantize` ([calibration.md](calibration.md)): it
+counts at any precision, and in neither of the other two."""
+
 
 def write_page(path: Path, document: dict[str, Any]) -> None:
     """Writes the page."""
@@ -23,7 +27,8 @@ def write_page(path: Path, document: dict[str, Any]) -> None:
         lines += [
             "Smallest ratio of the fastest peer without our split graphs to the engine, 128 px, batch 1 and 4, 8 and "
             f"20 steps, end to end: **{document['speedup_over_fastest_peer']:.2f}** at any precision, "
-            f"{document['speedup_at_float32']:.2f} within float32, {document['speedup_at_half']:.2f} within bfloat16.",
+            f"{document['speedup_at_float32']:.2f} within float32, {document['speedup_at_half']:.2f} within bfloat16."
+            + (QUANTISED if document.get("quantised") else ""),
             "",
         ]
     lines += ["## Requests to files, ms a pair", "", *table(document["sets"])]

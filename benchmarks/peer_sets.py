@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -60,18 +59,15 @@ def pairs_of_engine(engine: Engine, wanted: Sequence[PairRequest], sampling: Sam
     return engine.sample(wanted, sampling, Guidance(), critic=False)
 
 
-def to_files(pairs: Callable[[], Iterator[Pair]], wanted: Sequence[PairRequest]) -> None:
-    """Writes the pairs as the engine's own command does, and throws them away."""
+def to_files(pairs: Callable[[], Iterator[Pair]], wanted: Sequence[PairRequest], scratch: Path) -> None:
+    """Writes the pairs as the engine's own command does, into a new folder in ``scratch``; deleting is not its work."""
     sizes = {(request.height_px, request.width_px) for request in wanted}
     header = {
         "provenance": {"Comment": "benchmark"},
         "pairs": len(wanted),
         "output": OutputChoice().header(sizes),
     }
-    folder = Path(tempfile.mkdtemp(prefix="msdm-peers-"))
-    try:
-        with PairSet(folder / "set", header) as written:
-            for pair in pairs():
-                written.add(pair)
-    finally:
-        shutil.rmtree(folder)
+    folder = Path(tempfile.mkdtemp(dir=scratch))
+    with PairSet(folder / "set", header) as written:
+        for pair in pairs():
+            written.add(pair)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -39,9 +40,12 @@ from benchmarks.timer import environment, measure, write_json
 
 from msdm_engine import Bundle, Engine, Pair
 from msdm_engine.conditions.metadata import TextTokenizer
+from msdm_engine.contract import FLOAT32
 
 RESULT = Path(__file__).parent / "results" / "peers.json"
 PAGE = Path(__file__).parents[1] / "docs" / "peers.md"
+#: The precision of graphs that ``msdm-calibrate quantize`` makes.
+INT8 = "int8"
 #: Deterministic, so that every peer must arrive at the same pictures.
 SOLVER = "euler"
 #: Cells as (size in px, batch, steps); of a set and of a step. A set's steps are 2, 8 and 20 where that is affordable.
@@ -52,15 +56,16 @@ SETS = (
 STEPS = tuple((size, batch, 1) for size in (128, 256, 512) for batch in (1, 4, 16))
 #: Cells that the headline is about.
 HEADLINE = tuple((128, batch, steps) for batch in (1, 4) for steps in (8, 20))
-#: Engine configurations: name -> (backend, precision of its arithmetic).
+#: Engine configurations: name -> (backend, precision of its arithmetic). INT8 is measured with ``--quantised`` only.
 ENGINES = {
     "msdm, ONNX Runtime, float32": ("onnxruntime", "float32"),
     "msdm, OpenVINO, float32": ("openvino", "float32"),
     "msdm, OpenVINO, bfloat16": ("openvino:CPU,inference_precision=bf16", "half"),
+    "msdm, OpenVINO, INT8 and bfloat16": ("openvino:CPU,inference_precision=bf16", INT8),
 }
 #: Largest mean difference from PyTorch's float32 pictures, of 255: float32 sums in another order stay far below a
-#: rounding of uint8; bfloat16 has 8 bits, and its error grows along the trajectory.
-MEAN_DIFFERENCE = {"float32": 0.05, "half": 6.0}
+#: rounding of uint8; bfloat16 and INT8 have 8 bits, and their error grows along the trajectory.
+MEAN_DIFFERENCE = {"float32": 0.05, "half": 6.0, INT8: 6.0}
 
 PairsOf = Callable[[], Iterator[Pair]]
 
@@ -87,7 +92,9 @@ def described(name: str, precision: str, split: bool, engine: bool) -> dict[str,
     return {"name": name, "precision": precision, "split": split, "engine": engine}
 
 
-def set_cell(bundle: Bundle, size_px: int, batch: int, steps: int, *, compiled: bool, repeats: int) -> dict[str, Any]:
+def set_cell(
+    bundle: Bundle, size_px: int, batch: int, steps: int, *, quantised: Bundle | None, compiled: bool, repeats: int
+) -> dict[str, Any]:
     """Requests to files."""
     sampling = bundle.manifest.sampling.changed(solver=SOLVER, steps=steps, batch=batch)
     wanted = requests(bundle, size_px, batch * (4 if batch < 4 else 2))
@@ -98,11 +105,18 @@ def set_cell(bundle: Bundle, size_px: int, batch: int, steps: int, *, compiled: 
     told = {peer.name: described(peer.name, peer.precision, peer.split, False) for peer in peers}
     with ExitStack() as opened:
         for name, (backend, precision) in ENGINES.items():
-            engine = opened.enter_context(Engine.open(bundle, backend=backend))
+            given = quantised if precision == INT8 else bundle
+            if given is None:
+                continue
+            engine = opened.enter_context(
+                Engine.open(given, backend=backend, precision=INT8 if precision == INT8 else FLOAT32)
+            )
             pairs[name] = partial(pairs_of_engine, engine, wanted, sampling)
             told[name] = described(name, precision, True, True)
         checked(pairs, told)  # and warms everything up
-        timings = measure({n: partial(to_files, p, wanted) for n, p in pairs.items()}, warmups=1, repeats=repeats)
+        scratch = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="msdm-peers-")))
+        timed = {name: partial(to_files, make, wanted, scratch) for name, make in pairs.items()}
+        timings = measure(timed, warmups=1, repeats=repeats)
     for name, timing in timings.items():
         told[name] |= {**timing.as_dict(), "seconds_per_pair": timing.median_s / len(wanted)}
     return {"pairs": len(wanted), "peers": list(told.values())}
@@ -141,7 +155,8 @@ def step_cell(bundle: Bundle, size_px: int, batch: int, repeats: int) -> dict[st
 def headline(sets: dict[str, Any]) -> dict[str, Any]:
     """The engine's fastest configuration against the fastest peer that does not run our split graphs.
 
-    The smallest ratio over :data:`HEADLINE`, at any precision (``speedup_over_fastest_peer``) and within each.
+    The smallest ratio over :data:`HEADLINE`, at any precision (``speedup_over_fastest_peer``) and within each. No peer
+    runs INT8: the engine's INT8 counts at any precision, and nowhere else.
     """
     smallest: dict[str, float] = {}
     for cell in HEADLINE:
@@ -172,20 +187,25 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--only", default="", help="cells whose name contains this")
     parser.add_argument("--bundle", type=Path)
+    parser.add_argument(
+        "--quantised", type=Path, help="the same weights with INT8 graphs: the engine is timed there too"
+    )
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
     torch.set_num_threads(CORES)
     bundle = Bundle.open(options.bundle)
+    quantised = Bundle.open(options.quantised) if options.quantised else None
     document: dict[str, Any] = {
         "what": f"seconds of a whole set, requests to PNG files ({SOLVER}, no guidance), and of one step",
         "bundle": {"name": bundle.manifest.name, "sha256": bundle.sha256},
+        "quantised": quantised.sha256 if quantised else None,
         "environment": environment("torch", "onnxruntime", "openvino", "diffusers", "numpy"),
         "sets": {},
         "steps": {},
     }
     if options.out.exists() and not options.fresh:
         before = json.loads(options.out.read_text())
-        if before["bundle"] != document["bundle"]:
+        if any(before.get(key) != document[key] for key in ("bundle", "quantised")):
             raise SystemExit(f"{options.out} is of another bundle: --fresh begins anew")
         document |= {"sets": before["sets"], "steps": before["steps"]}
     for kind, cells in (("sets", SETS), ("steps", STEPS)):
@@ -196,7 +216,7 @@ def main() -> None:
             repeats = min(options.repeats, 3) if large else options.repeats
             compiled = cell in HEADLINE
             document[kind][key(cell)] = (
-                set_cell(bundle, *cell, compiled=compiled, repeats=repeats)
+                set_cell(bundle, *cell, quantised=quantised, compiled=compiled, repeats=repeats)
                 if kind == "sets"
                 else step_cell(bundle, *cell[:2], repeats)
             )

@@ -86,6 +86,7 @@ SUPPORT = (
     Support(
         "int8", "ONNX Runtime, CPU", "emulated: codes are dequantised, convolutions run in float32", "executed here"
     ),
+    Support("int8", "OpenVINO, x86 CPU", "INT8 convolutions, the rest in float32 or bfloat16", "executed here"),
     Support("fp8", "TensorRT from 8.9", "FP8 convolutions where the library has them", "NVIDIA's support matrix"),
     Support(
         "fp8", "TensorRT for RTX from 8.9", "builds; which kernels run is unknown", "the build; no GPU was at hand"

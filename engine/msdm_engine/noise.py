@@ -17,8 +17,9 @@ _WEYL = (np.uint32(0x9E3779B9), np.uint32(0xBB67AE85))
 _LOW = np.uint64(0xFFFFFFFF)
 #: Steps of one attempt lie below 2^16; a trajectory has at most 1,000.
 _ATTEMPT_BITS = 16
-#: Values that are made normal at once, so that what is between lies in the processor's cache.
-_BLOCK = 8192
+#: Values that are made normal at once: few enough for the processor's cache, and so many that the some hundred calls of
+#: NumPy for each block take less time than the arithmetic.
+_BLOCK = 16384
 #: Attempts at one pair, the first one included.
 MAX_ATTEMPTS = 256
 

@@ -10,7 +10,7 @@ import json
 import math
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,9 @@ import numpy as np
 
 from msdm_engine.bundle import Bundle
 from msdm_engine.errors import BackendError
+
+#: How a profile marks the event of a node's work.
+KERNEL = "_kernel_time"
 
 
 @dataclass(frozen=True)
@@ -36,10 +39,25 @@ class Product:
 
 
 def products_of(bundle: Bundle, graph: str, inputs: Mapping[str, np.ndarray]) -> Counter[Product]:
-    """How often a graph computes which product, for inputs of these shapes.
+    """How often a graph computes which product, for inputs of these shapes; see :func:`products_by_node`."""
+    return sum(products_by_node(bundle, graph, inputs).values(), Counter())
+
+
+def products_by_node(bundle: Bundle, graph: str, inputs: Mapping[str, np.ndarray]) -> dict[str, Counter[Product]]:
+    """What each node of a graph computes, by the node's name; nodes without a product are left out.
 
     A convolution counts as the product of its weights [O, I kh kw] with all its patches [I kh kw, B H W], once for each
     group; element-wise work counts as none.
+
+    Raises:
+        BackendError: ONNX Runtime is not installed, or cannot run the graph.
+    """
+    nodes = nodes_of(bundle, graph, inputs)
+    return {name: products for name, node in nodes.items() if (products := products_of_event(node))}
+
+
+def nodes_of(bundle: Bundle, graph: str, inputs: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
+    """Each node of a graph as it ran, by its name: ``op_name`` and the shapes of what it read and wrote.
 
     Raises:
         BackendError: ONNX Runtime is not installed, or cannot run the graph.
@@ -60,19 +78,23 @@ def products_of(bundle: Bundle, graph: str, inputs: Mapping[str, np.ndarray]) ->
             events = json.loads(Path(session.end_profiling()).read_text())
         except Exception as error:  # ONNX Runtime raises its own classes, derived from Exception only
             raise BackendError(f"ONNX Runtime cannot profile the graph '{graph}': {error}") from error
-    found: Counter[Product] = Counter()
+    return dict(node_events(events))
+
+
+def node_events(events: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Name and description of each node that ran, from the events of a profile; ``dur`` is its microseconds."""
     for event in events:
-        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-            found += _products(event["args"])
-    return found
+        if event.get("cat") == "Node" and event["name"].endswith(KERNEL):
+            yield event["name"].removesuffix(KERNEL), event["args"] | {"dur": event["dur"]}
 
 
-def _products(node: Mapping[str, Any]) -> Counter[Product]:
+def products_of_event(node: Mapping[str, Any]) -> Counter[Product]:
+    """Products of one node that ran."""
     name = node["op_name"]
-    if name not in ("Conv", "MatMul", "Gemm"):
+    if name not in ("Conv", "MatMul", "FusedMatMul", "Gemm"):
         return Counter()
-    first, second = (_dimensions(shape) for shape in node["input_type_shape"][:2])
-    out = _dimensions(node["output_type_shape"][0])
+    first, second = (dimensions(shape) for shape in node["input_type_shape"][:2])
+    out = dimensions(node["output_type_shape"][0])
     if name == "Conv":
         (batch, channels, *_), (outputs, inputs, *kernel) = first, second
         groups = channels // inputs
@@ -82,6 +104,6 @@ def _products(node: Mapping[str, Any]) -> Counter[Product]:
     return Counter({Product(out[-2], first[-1], out[-1]): math.prod(out[:-2])})
 
 
-def _dimensions(shape: Mapping[str, list[int]]) -> list[int]:
+def dimensions(shape: Mapping[str, list[int]]) -> list[int]:
     """The profile gives ``{"float": [1, 96, 64, 64]}``."""
     return next(iter(shape.values()))

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from msdm_engine.backends.onnx_external import check_is_whole
+from msdm_engine.backends.openvino_rewrites import join_linear_layers, split_convolutions
 from msdm_engine.bundle import Bundle
 from msdm_engine.contract import FLOAT32
 from msdm_engine.devices.contract import Buffer, Device, Stream, Work
@@ -30,6 +31,7 @@ OPTIONS = {
     "cpu_pinning": "ENABLE_CPU_PINNING",
     "hyper_threading": "ENABLE_HYPER_THREADING",
     "cache_dir": "CACHE_DIR",
+    "perf_count": "PERF_COUNT",
 }
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 
@@ -150,6 +152,8 @@ class OpenVinoBackend:
                 model = self._graphs[graph].clone()  # a graph takes shapes once
                 try:
                     model.reshape({name: list(shape) for name, shape in shapes})
+                    join_linear_layers(model)
+                    split_convolutions(model)
                     self._compiled[key] = self._core.compile_model(model, self._device, self._properties)
                 except RuntimeError as error:
                     raise BackendError(f"OpenVINO cannot compile the graph '{graph}': {error}") from error

@@ -14,6 +14,9 @@ from click.testing import CliRunner
 from msdm_calibration.cli import main
 from msdm_calibration.quantize.settings import QuantizeSettings
 from msdm_calibration.quantize.variants import quantize
+from msdm_engine.backends import open_backend
+from msdm_engine.bench.setting import Setting
+from msdm_engine.bench.worker import denoiser_inputs
 from msdm_engine.bundle import Bundle
 from msdm_engine.contract import DENOISER
 from msdm_engine.engine import Engine
@@ -55,6 +58,25 @@ def test_a_quantised_bundle_samples_what_float32_does_but_for_rounding(
     off = np.abs(picture(typed, to).astype(int) - picture(typed, "float32"))
     # E4M3 rounds by at most 2^-4, INT8 by less for all but small values; tanh and the sum over 144 products average.
     assert 0 < off.mean() < 255 * 2**-4
+
+
+def test_openvino_convolves_the_codes_and_agrees_with_onnxruntime(typed: Path, settings: QuantizeSettings) -> None:
+    openvino = pytest.importorskip("openvino", reason="needs the extra openvino")
+    quantize(replace(settings, rest="float32"))
+    bundle = Bundle.open(typed)
+    given = denoiser_inputs(bundle, Setting(batch=1, size_px=32, steps=1, threads=1))
+    expected = open_backend("onnxruntime", bundle, threads=1, precision="int8").run(DENOISER, given)["denoised"]
+    core = openvino.Core()  # not the engine's backend: this bundle's other graphs have inputs that they do not read
+    model = core.read_model(model=bundle.contents[bundle.in_precision("int8")[DENOISER].file])
+    model.reshape({port.get_any_name(): list(given[port.get_any_name()].shape) for port in model.inputs})
+    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    found = compiled({port.get_any_name(): given[port.get_any_name()] for port in model.inputs})["denoised"]
+    # The same codes and 32-bit sums. Where a value lies between two codes, one of another order of sums may take the
+    # other: of the 127 steps of the largest value, one, for a few values.
+    assert np.linalg.norm(found - expected) < np.linalg.norm(expected) / 127
+    told = [node.get_rt_info() for node in compiled.get_runtime_model().get_ops()]
+    kernels = [info["primitiveType"].astype(str) for info in told if info["layerType"].astype(str) == "Convolution"]
+    assert sum("i8" in kernel.lower() for kernel in kernels) == 2  # conv_outlier and conv_sized
 
 
 def test_the_default_rest_is_half_where_the_bundle_has_it(typed: Path, settings: QuantizeSettings) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from msdm_engine.backends.onnx_profile import Product, _products
+from msdm_engine.backends.onnx_profile import Product, products_of_event
 from msdm_engine.bench import run
 from msdm_engine.bench.run import Bench, closing_text, growth, run_bench
 from msdm_engine.bench.setting import Setting, in_process
@@ -36,7 +36,7 @@ def node(name: str, inputs: list[list[int]], output: list[int]) -> dict[str, Any
     ],
 )
 def test_products_and_operations(found: dict[str, Any], products: dict[Product, int], flops: int) -> None:
-    assert _products(found) == Counter(products)
+    assert products_of_event(found) == Counter(products)
     assert sum(product.flops * times for product, times in products.items()) == flops
 
 
