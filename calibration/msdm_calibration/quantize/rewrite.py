@@ -57,6 +57,15 @@ def migrated(target: Target, migration: np.ndarray | None) -> np.ndarray:
     return target.weight if migration is None else target.weight * target.per_input(migration)
 
 
+def _of_rank(target: Target, levels: np.ndarray) -> np.ndarray:
+    """[N] as [N, 1, 1, 1] for a convolution, so that the factor of a step has as many axes as the map.
+
+    A product of different ranks is planar in OpenVINO's CPU plugin, and each would cost a change of the layout before
+    and behind it: 48 ms a step instead of 29.
+    """
+    return levels.reshape(-1, 1, 1, 1) if target.op == "Conv" else levels
+
+
 def as_stored(scale: np.ndarray | float, dtype: np.dtype) -> np.ndarray:
     """Scales in the type of the rest, rounded up, so that nothing saturates which did not; never zero."""
     wanted = np.asarray(scale, np.float32)
@@ -150,7 +159,7 @@ class _Writer:
         if recipe.levels is None:
             return []
         dtype = HALF_OR_SINGLE[self.weight_kinds[node.name]]
-        table = self._constant(f"{node.name}_levels", recipe.levels.astype(dtype))
+        table = self._constant(f"{node.name}_levels", _of_rank(target, recipe.levels).astype(dtype))
         shape = (1, -1, 1, 1) if target.op == "Conv" else (-1,)
         bias = self._constant(f"{node.name}_bias", recipe.bias.astype(dtype).reshape(shape))
         output, stem = node.output[0], f"{node.name}_output"
@@ -200,7 +209,7 @@ class _Writer:
         """One factor for the map: that of the channels, of the level, or their product, which is small."""
         made, names = [], []
         if recipe.levels is not None:
-            table = self._constant(f"{stem}_levels", (1 / recipe.levels).astype(dtype))
+            table = self._constant(f"{stem}_levels", _of_rank(target, 1 / recipe.levels).astype(dtype))
             names.append(f"{stem}_level")
             made.append(helper.make_node("Gather", [table, LEVEL_INDEX], names, name=names[0], axis=0))
         if recipe.migration is not None:
