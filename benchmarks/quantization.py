@@ -22,6 +22,8 @@ from typing import Any
 import click
 import numpy as np
 from benchmarks.precision import with_tables
+from benchmarks.quantization_cpu import cpu_steps
+from benchmarks.quantization_plans import plans
 from benchmarks.quantization_search import Work, searched
 from benchmarks.quantization_tables import tables
 from benchmarks.timer import environment, write_json
@@ -59,8 +61,9 @@ PATH = click.Path(path_type=Path)
 
 @dataclass(frozen=True)
 class Graphs:
-    """A bundle's graphs in one precision: under what name the bundle lists them, and the models."""
+    """A bundle's graphs in one precision: the bundle, under what name it lists them, and the models."""
 
+    bundle: Bundle
     precision: str
     models: dict[str, bytes]
 
@@ -89,11 +92,12 @@ def graphs_of(work: Work) -> dict[str, Graphs]:
 
     def of(folder: Path, precision: str) -> Graphs:
         bundle = Bundle.open(folder)
-        return Graphs(precision, {g: bundle.contents[s.file] for g, s in bundle.in_precision(precision).items()})
+        models = {graph: bundle.contents[spec.file] for graph, spec in bundle.in_precision(precision).items()}
+        return Graphs(bundle, precision, models)
 
     plain = of(work.plain, "float32")
     found = {"float32": plain, "fp16": of(work.plain, "fp16")}
-    found[NAIVE] = Graphs("float32", plain.models | {DENOISER: naive(work.calibrated["int8"])})
+    found[NAIVE] = Graphs(plain.bundle, "float32", plain.models | {DENOISER: naive(work.calibrated["int8"])})
     for name in GRIDS:
         found[name] = of(work.whole(name), name)
     for name in GRIDS:
@@ -102,12 +106,13 @@ def graphs_of(work: Work) -> dict[str, Graphs]:
     return found
 
 
-def run_arm(bundle: Bundle, graphs: Graphs, crops: list[Crop], batch: int) -> Arm:
+def run_arm(graphs: Graphs, crops: list[Crop]) -> Arm:
     """Generates the pairs of the crops."""
     backend = Sessions(graphs.models, precision=graphs.precision)
     finals: list[np.ndarray] = []
     pictures: list[np.ndarray] = []
     steps: list[Arrays] = []
+    batch = graphs.bundle.manifest.sampling.batch
     for requests in batches([request_of(crop, index, seed=0) for index, crop in enumerate(crops)], batch):
         last: list[Arrays] = []
 
@@ -116,7 +121,7 @@ def run_arm(bundle: Bundle, graphs: Graphs, crops: list[Crop], batch: int) -> Ar
                 last[:] = [visit.outputs]
                 steps[:] = [visit.inputs]
 
-        pairs = follow(bundle, backend, requests, see, critic=False)
+        pairs = follow(graphs.bundle, backend, requests, see, critic=False)
         pictures += [pair.image for pair in pairs]
         finals.append(last[0][FINAL])
     return Arm(np.concatenate(finals), pictures, steps[0])
@@ -150,13 +155,13 @@ def timed(graphs: Mapping[str, Graphs], arms: Mapping[str, Arm]) -> dict[str, An
 def measure(work: Work, pack: Pack, evaluator: Path, count: int) -> tuple[dict[str, Any], list[Any]]:
     """The JSON's measurements, and the pictures by arm."""
     bundle = Bundle.open(work.plain)
-    size_px, batch = bundle.manifest.sampling.size_px, bundle.manifest.sampling.batch
+    size_px = bundle.manifest.sampling.size_px
     crops = windows(pack, "val", size_px)
     crops = [crops[i] for i in evenly(len(crops), count)]
     graphs, arms = graphs_of(work), {}
     for name, given in graphs.items():
         click.echo(f"sampling with {name}", err=True)
-        arms[name] = run_arm(bundle, given, crops, batch)
+        arms[name] = run_arm(given, crops)
     segment, encode = open_evaluator(evaluator, pack, "val", bundle.manifest), open_encoder("lite0")
     standard = Standard.of(encode([crop.image for crop in windows(pack, "train", size_px)]))
 
@@ -179,6 +184,8 @@ def measure(work: Work, pack: Pack, evaluator: Path, count: int) -> tuple[dict[s
         "calibrations": {name: told(one) for name, one in work.calibrated.items()},
         "gains": {name: estimated(one) for name, one in work.calibrated.items()},
         "search": work.reports,
+        "cpu": cpu_steps(work, request_of(crops[0], 0, seed=0)),
+        "plans": plans(work),
     }
     return document, [arm.pictures for arm in arms.values()]
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from benchmarks.quantization_cpu import cpu_table
+from benchmarks.quantization_plans import plans_table
+
 from msdm_calibration.hardware import GPUS, SUPPORT
 from msdm_calibration.quantize.grids import GRIDS
 
@@ -18,6 +21,8 @@ def tables(document: dict[str, Any]) -> dict[str, list[str]]:
         "where": _where(),
         "sets": _sets(document["search"]),
         "precision-map": _map(document["search"]),
+        "cpu": cpu_table(document["cpu"]),
+        "quantized-plans": plans_table(document["plans"]),
     }
 
 

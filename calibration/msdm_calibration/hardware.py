@@ -121,6 +121,9 @@ SUPPORT = (
     Support(
         "int8", "ONNX Runtime, CPU", "emulated: codes are dequantised, convolutions run in float32", "executed here"
     ),
+    Support(
+        "int8", "OpenVINO, CPU with VNNI", "INT8 convolutions", "executed here; the kernels it compiled are listed"
+    ),
     Support("fp8", "TensorRT from 8.9", "FP8 convolutions where the library has them", "NVIDIA's support matrix"),
     Support(
         "fp8", "TensorRT for RTX from 8.9", "builds; which kernels run is unknown", "the build; no GPU was at hand"

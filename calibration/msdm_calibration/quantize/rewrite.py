@@ -61,7 +61,7 @@ def _of_rank(target: Target, levels: np.ndarray) -> np.ndarray:
     """[N] as [N, 1, 1, 1] for a convolution, so that the factor of a step has as many axes as the map.
 
     A product of different ranks is planar in OpenVINO's CPU plugin, and each would cost a change of the layout before
-    and behind it: 48 ms a step instead of 29.
+    and behind it: 51 ms a step of the reference bundle instead of 34, in turns on one core.
     """
     return levels.reshape(-1, 1, 1, 1) if target.op == "Conv" else levels
 
