@@ -48,12 +48,13 @@ def prepare(
 @click.argument("source", type=FOLDER)
 @click.option("--data", "pack", type=FOLDER, required=True, help="packed data set")
 @click.option("--out", type=FOLDER, required=True, help="checkpoint folder to write")
-def rebase(source: Path, pack: Path, out: Path) -> None:
+@click.option("--detail-width", type=click.IntRange(0), help="add a head that draws detail [default: as SOURCE]")
+def rebase(source: Path, pack: Path, out: Path, detail_width: int | None) -> None:
     """Move the weights of a checkpoint or bundle to the colour axes of a data set, to go on training from there."""
     from msdm_train.data.pack import Pack
     from msdm_train.training.rebase import rebase as run_rebase
 
-    model = run_rebase(source, Pack(pack), out)
+    model = run_rebase(source, Pack(pack), out, detail_width)
     click.echo(f"wrote {out}: spread along the colour axes {', '.join(f'{v:.3f}' for v in model.state_std[:3])}")
 
 

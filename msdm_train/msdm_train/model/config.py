@@ -8,6 +8,8 @@ from typing import Any
 from msdm_engine.contract import IMAGE_CHANNELS, MAP_CHANNELS
 from msdm_engine.errors import RequestError, nearest
 
+PICTURE = len(IMAGE_CHANNELS)
+
 
 @dataclass(frozen=True)
 class TextConfig:
@@ -34,12 +36,15 @@ class ModelConfig:
         token_channels: width of the fused token sequence.
         embedding: width of the embedding of sigma and of the pooled conditions.
         morphology_tokens: number of tokens that summarise the maps.
+        detail_width: of the convolutions at full resolution (:mod:`msdm_train.model.detail`), at least 7; 0: none.
         text_tokens: T, the length that every text is padded to.
         n_classes: nucleus classes; 0 leaves class maps out.
         state_mean: of each state channel in [-1, 1] over the training data.
         colour_basis: 9 numbers, the rows of an orthonormal 3 x 3 matrix; each row is a direction of RGB along which
             the data varies independently of the others. Empty: red, green and blue themselves.
         state_std: spread of the data: three numbers along the rows of ``colour_basis``, then one for each map.
+        detail_std: spread of the data's detail (:mod:`msdm_train.model.detail`): three numbers along the axes for
+            what is once differenced, three for twice, three for the finest.
     """
 
     channels: tuple[int, ...] = (48, 96, 144, 192)
@@ -52,17 +57,23 @@ class ModelConfig:
     token_channels: int = 128
     embedding: int = 192
     morphology_tokens: int = 4
+    detail_width: int = 0
     text_tokens: int = 48
     n_classes: int = 0
     text: TextConfig = field(default_factory=TextConfig)
     colour_basis: tuple[float, ...] = ()
     state_mean: tuple[float, ...] = (0.0,) * 6
     state_std: tuple[float, ...] = (0.5,) * 6
+    detail_std: tuple[float, ...] = (0.05,) * 9
+
+    def __post_init__(self) -> None:
+        if 0 < self.detail_width <= 2 * PICTURE:
+            raise RequestError(f"detail_width {self.detail_width}", note=f"0, or more than the {2 * PICTURE} bands")
 
     @property
     def state_channels(self) -> int:
         """RGB, nuclear maps and class maps."""
-        return len(IMAGE_CHANNELS) + self.maps
+        return PICTURE + self.maps
 
     @property
     def maps(self) -> int:
@@ -102,6 +113,7 @@ PRESETS: dict[str, ModelConfig] = {
         token_channels=32,
         embedding=32,
         morphology_tokens=2,
+        detail_width=8,
         text=TextConfig(vocabulary=1024, hidden=32, layers=1, heads=2, intermediate=64),
     ),
     # As narrow as noise can still be told from tissue at half resolution: 32 channels for 6 x 4 values.
@@ -116,13 +128,14 @@ PRESETS: dict[str, ModelConfig] = {
         morphology_tokens=2,
         text=TextConfig(vocabulary=1024, hidden=32, layers=1, heads=2, intermediate=64),
     ),
-    "small": ModelConfig(),
+    "small": ModelConfig(detail_width=16),
     "base": ModelConfig(
         channels=(96, 192, 288, 384),
         map_channels=(48, 64, 96, 96),
         token_channels=256,
         embedding=384,
         heads=6,
+        detail_width=16,
         text=TextConfig(hidden=256, layers=4, heads=4, intermediate=1024),
     ),
     "large": ModelConfig(
@@ -133,6 +146,7 @@ PRESETS: dict[str, ModelConfig] = {
         embedding=640,
         heads=8,
         head_channels=48,
+        detail_width=32,
         text=TextConfig(hidden=384, layers=6, heads=6, intermediate=1536),
     ),
 }

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
 from msdm_train.model.conditioner import Conditioner, Conditions, Context
-from msdm_train.model.config import ModelConfig
+from msdm_train.model.config import PICTURE, ModelConfig
 from msdm_train.model.unet import UNet
 
 
@@ -89,7 +89,11 @@ class MSDM(nn.Module):
         variance = s**2 + self.std**2
         c_in, c_skip, c_out = variance.rsqrt(), self.std**2 / variance, s * self.std * variance.rsqrt()
         centred = self.components(x - self.mean)
-        denoised = c_skip * centred + c_out * self.unet(c_in * centred, sigma, context)
+        detail = self.unet.detail
+        bands = None if detail is None else detail.bands(centred[:, :PICTURE], s)
+        denoised = c_skip * centred + c_out * self.unet(c_in * centred, sigma, context, bands)
+        if detail is not None:
+            denoised = torch.cat([detail.without_finest(denoised[:, :PICTURE], s), denoised[:, PICTURE:]], 1)
         return self.mean + self.channels(denoised)
 
     def components(self, x: Tensor) -> Tensor:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from msdm_train.model.blocks import ChannelNorm, CrossAttention, ResidualBlock, SigmaEmbedding, conv, zero
 from msdm_train.model.conditioner import Context
-from msdm_train.model.config import ModelConfig
+from msdm_train.model.config import PICTURE, ModelConfig
+from msdm_train.model.detail import Detail
 
 
 class Stage(nn.Module):
@@ -44,7 +45,9 @@ class UNet(nn.Module):
         self.stem, widths = config.stem, config.channels
         channels = config.state_channels * config.stem**2
         self.sigma = SigmaEmbedding(config.embedding)
-        self.enter = conv(channels, widths[0])
+        self.detail = Detail(config) if config.detail_width else None
+        bands = 2 * PICTURE * config.stem**2 if config.detail_width else 0
+        self.enter = conv(channels + bands, widths[0])
         levels = range(len(widths))
         self.down = nn.ModuleList([Stage(config, level, widths[level]) for level in levels])
         self.shrink = nn.ModuleList([conv(a, b, 1) for a, b in pairwise(widths)])
@@ -57,13 +60,14 @@ class UNet(nn.Module):
         """How many blocks take keys and values: one a stage, down and up."""
         return 2 * len(config.attention_levels)
 
-    def forward(self, x: Tensor, sigma: Tensor, context: Context) -> Tensor:
-        """[B, C, H, W], noise levels [B] or [1], conditions of B samples -> [B, C, H, W]."""
+    def forward(self, x: Tensor, sigma: Tensor, context: Context, bands: Tensor | None = None) -> Tensor:
+        """[B, C, H, W], noise levels [B] or [1], conditions of B samples, bands of detail -> [B, C, H, W]."""
         embedding = F.silu(self.sigma(sigma) + context.pooled)
         bias = context.bias[:, None, None, :]
         kv = [(k, v, bias) for k, v in zip(context.keys.unbind(1), context.values.unbind(1), strict=True)]
         maps = context.map_features
-        h = self.enter(F.pixel_unshuffle(x, self.stem))
+        seen = x if bands is None else torch.cat([x, bands], 1)
+        h = self.enter(F.pixel_unshuffle(seen, self.stem))
         skips = []
         for level, stage in enumerate(self.down):
             if level:
@@ -74,4 +78,8 @@ class UNet(nn.Module):
             if level < len(self.grow):
                 h = F.interpolate(self.grow[level](h), scale_factor=2.0, mode="nearest")
             h = self.up[level](torch.cat([h, skips[level]], 1), maps[level], embedding, kv)
-        return F.pixel_shuffle(self.leave(F.silu(self.norm(h))), self.stem)
+        h = F.silu(self.norm(h))
+        raw = F.pixel_shuffle(self.leave(h), self.stem)
+        if self.detail is None or bands is None:
+            return raw
+        return torch.cat([raw[:, :PICTURE] + self.detail(h, bands), raw[:, PICTURE:]], 1)

@@ -170,7 +170,7 @@ class Trainer:
         samplers = {crops: self._sampler("train", config.seed, crops, **varied) for crops in config.all_crops()}
         loader = DataLoader(_Steps(samplers, config, first), batch_size=None, num_workers=config.workers)
         log = RunLog(self.run, first, config.steps) if self.accelerator.is_main_process else None
-        sums, summed = torch.zeros(3), 0
+        sums, summed = torch.zeros(len(LossParts._fields)), 0
         for step, batch in enumerate(loader, first + 1):
             sums, summed = sums + self._step(batch, step).cpu(), summed + 1
             if log is None:
@@ -178,8 +178,8 @@ class Trainer:
             log.advance()
             if step % config.log_every == 0:
                 means = (sums / summed).tolist()
-                log.write(step, dict(zip(("train/total", "train/image", "train/maps"), means, strict=True)))
-                sums, summed = torch.zeros(3), 0
+                log.write(step, {f"train/{name}": mean for name, mean in zip(LossParts._fields, means, strict=True)})
+                sums, summed = torch.zeros_like(sums), 0
             if step % config.validate_every == 0 and self.pack.split("val"):
                 log.write(step, self.validate())
                 log.picture(step, sample_grid(self._averaged(), self._sampler("val", 7)(0)))
@@ -193,7 +193,7 @@ class Trainer:
         return self.run / "checkpoint"
 
     def _step(self, batch: Batch, step: int) -> Tensor:
-        """One optimizer step; returns the parts of the loss, averaged over the processes: [3] total, image, maps.
+        """One optimizer step; returns the parts of the loss, averaged over the processes, in their order.
 
         Raises:
             NumericsError: the loss or a gradient is not finite in any process, or the loss has diverged.

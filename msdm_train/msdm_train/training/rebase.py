@@ -7,6 +7,10 @@ c_out -> sigma, so another basis B' with spreads s' computes the same there if
     first layer:  W' = W diag(1/s) B B'^T diag(s'),        last layer:  W' = B' B^T W.
 
 Fine texture is therefore carried over exactly; how colour and layout form at high noise has to be learnt again.
+
+A model without bands of detail (:mod:`msdm_train.model.detail`) may gain them on the way. The stem's weights for them
+and the head's last layer begin at zero, so the wider network computes what the other did; the model only loses the
+finest of what is noise.
 """
 
 from __future__ import annotations
@@ -19,35 +23,40 @@ from torch import Tensor
 
 from msdm_engine.errors import RequestError
 from msdm_train.data.pack import Pack
-from msdm_train.model.config import ModelConfig
+from msdm_train.model.config import PICTURE, ModelConfig
+from msdm_train.model.detail import Detail
 from msdm_train.training.checkpoint import write_checkpoint
 from msdm_train.training.start import read_init, scaled_to
 
 ENTER, LEAVE, LEAVE_BIAS = "unet.enter.weight", "unet.leave.weight", "unet.leave.bias"
 
 
-def rebase(source: Path, pack: Pack, out: Path) -> ModelConfig:
+def rebase(source: Path, pack: Pack, out: Path, detail_width: int | None = None) -> ModelConfig:
     """Writes a checkpoint with the weights of ``source`` on the colour axes and spreads of a pack.
 
     Args:
         source: checkpoint folder or bundle.
         out: checkpoint folder to write; training goes on with ``fit --init OUT``.
+        detail_width: of the head that draws detail, for a source without one; None: as the source.
 
     Raises:
         InputError, BundleError: the source or the pack cannot be used.
-        RequestError: another number of nucleus classes, or ``out`` exists.
+        RequestError: another number of nucleus classes, another head than the source has, or ``out`` exists.
     """
     if out.exists():
         raise RequestError(f"{out} exists", hint="choose another --out")
     info, weights, tokenizer = read_init(source)
     if info.model.n_classes != pack.info.n_classes:
         raise RequestError(f"{source} has {info.model.n_classes} nucleus classes, the data {pack.info.n_classes}")
-    target = scaled_to(info.model, pack)
+    width = info.model.detail_width if detail_width is None else detail_width
+    if info.model.detail_width not in (0, width):
+        raise RequestError(f"{source} has a head of {info.model.detail_width}, not {width}", hint="leave it as it is")
+    target = scaled_to(replace(info.model, detail_width=width), pack)
     out.parent.mkdir(parents=True, exist_ok=True)
     text = out.with_name(f".{out.name}.tokenizer.json")
     try:
         text.write_text(tokenizer)
-        moved = rebased(weights, info.model, target)
+        moved = rebased(with_detail(weights, info.model, target), info.model, target)
         write_checkpoint(out, replace(info, model=target), moved, text, None)
     finally:
         text.unlink(missing_ok=True)
@@ -61,13 +70,32 @@ def rebased(weights: dict[str, Tensor], old: ModelConfig, new: ModelConfig) -> d
     enter = torch.diag(1 / scale_old) @ turn.T @ torch.diag(scale_new)
     moved = dict(weights)
     # Pixel unshuffle puts the stem^2 pixels of channel c at c stem^2 + i: the matrices act on c.
-    first = weights[ENTER].double()
+    first, bands = weights[ENTER].double().split_with_sizes(_inputs(old, weights[ENTER]), 1)
     split = first.reshape(first.shape[0], len(turn), -1, *first.shape[2:])
-    moved[ENTER] = torch.einsum("ocpyx,cd->odpyx", split, enter).reshape(first.shape).float()
+    turned = torch.einsum("ocpyx,cd->odpyx", split, enter).reshape(first.shape)
+    moved[ENTER] = torch.cat([turned, bands], 1).float()
     for name in (LEAVE, LEAVE_BIAS):
         last = weights[name].double()
         moved[name] = torch.einsum("dc,cr->dr", turn, last.reshape(len(turn), -1)).reshape(last.shape).float()
     return moved
+
+
+def with_detail(weights: dict[str, Tensor], old: ModelConfig, new: ModelConfig) -> dict[str, Tensor]:
+    """Weights of a model without bands of detail as those of one with them that computes the same."""
+    if old.detail_width == new.detail_width:
+        return weights
+    first = weights[ENTER]
+    unseen = first.new_zeros(first.shape[0], 2 * PICTURE * new.stem**2, *first.shape[2:])
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        head = Detail(new).state_dict()
+    return weights | {f"unet.detail.{name}": w for name, w in head.items()} | {ENTER: torch.cat([first, unseen], 1)}
+
+
+def _inputs(config: ModelConfig, first: Tensor) -> list[int]:
+    """How many of the stem's inputs are the state's pixels, and how many those of the bands of detail."""
+    state = config.state_channels * config.stem**2
+    return [state, first.shape[1] - state]
 
 
 def _matrix(config: ModelConfig) -> Tensor:

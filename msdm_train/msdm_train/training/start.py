@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from msdm_engine.errors import InputError, RequestError
@@ -13,6 +14,7 @@ from msdm_engine.manifest import MANIFEST
 from msdm_train.data.pack import Pack
 from msdm_train.data.vocabulary import tokenizer_json
 from msdm_train.model.config import ModelConfig, TextConfig, preset
+from msdm_train.model.detail import detail_bands, finest
 from msdm_train.model.pretrained import read_text_encoder
 from msdm_train.training.checkpoint import CheckpointInfo, read_info, read_tensors, settled
 from msdm_train.training.config import FREE_ON_RESUME, FitConfig, with_defaults
@@ -74,7 +76,7 @@ def begin(pack: Pack, run: Path, config: FitConfig, model: str | None, init: Pat
 
 def _without_scale(config: ModelConfig) -> ModelConfig:
     """The configuration without what was measured on the data, and without the text encoder."""
-    return replace(config, text=TextConfig(), n_classes=0, state_mean=(), state_std=(), colour_basis=())
+    return replace(config, text=TextConfig(), n_classes=0, state_mean=(), state_std=(), colour_basis=(), detail_std=())
 
 
 def _resumed(pack: Pack, run: Path, config: FitConfig) -> Start:
@@ -141,13 +143,28 @@ def scaled_to(model: ModelConfig, pack: Pack) -> ModelConfig:
     statistics = pack.info.statistics
     if "colour_basis" not in statistics:
         raise InputError(f"{pack.path} lacks the colour axes", hint="prepare the data again with this version of msdm")
-    return replace(
+    scaled = replace(
         model,
         n_classes=pack.info.n_classes,
         state_mean=tuple(statistics["state_mean"]),
         colour_basis=tuple(number for row in statistics["colour_basis"] for number in row),
         state_std=(*statistics["component_std"], *statistics["state_std"][3:]),
     )
+    return replace(scaled, detail_std=detail_spread(scaled, pack)) if model.detail_width else scaled
+
+
+def detail_spread(model: ModelConfig, pack: Pack) -> tuple[float, ...]:
+    """Root mean square of each detail band, and of the finest, over the train regions of a pack: nine numbers."""
+    basis = torch.tensor(model.colour_basis).reshape(3, 3)
+    squares, pixels = torch.zeros(9, dtype=torch.float64), 0
+    for field in pack.split("train"):
+        for region in field.regions:
+            image, _ = pack.window(field.id, region.y0, region.x0, region.y1, region.x1)
+            picture = torch.einsum("kc,hwc->khw", basis, torch.from_numpy(image).float() / 127.5 - 1)
+            along = (finest(picture[None], 2).square() + finest(picture[None], 3).square()) / 2
+            squares += torch.cat([detail_bands(picture[None]).square(), along], 1).double().sum((0, 2, 3))
+            pixels += image.shape[0] * image.shape[1]
+    return tuple((squares / pixels).sqrt().tolist())
 
 
 def _data(pack: Pack) -> dict[str, Any]:

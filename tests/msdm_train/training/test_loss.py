@@ -9,7 +9,7 @@ from torch import Tensor
 
 from msdm_train.model.config import preset
 from msdm_train.model.msdm import MSDM
-from msdm_train.training.loss import Noise, Objective, edm_loss
+from msdm_train.training.loss import DETAIL_WEIGHT, Noise, Objective, edm_loss
 
 MEAN, STD = (0.3, 0.1, 0.5, -0.5, 0.0, 0.05), (0.3, 0.4, 0.2, 0.8, 0.3, 0.25)
 SIGMA = torch.tensor([0.01, 0.5, 30.0])
@@ -17,6 +17,13 @@ SIGMA = torch.tensor([0.01, 0.5, 30.0])
 
 @pytest.fixture(scope="module")
 def model() -> MSDM:
+    torch.manual_seed(0)
+    return MSDM(replace(preset("tiny"), detail_width=0, state_mean=MEAN, state_std=STD)).eval()
+
+
+@pytest.fixture(scope="module")
+def detailed() -> MSDM:
+    """With bands of detail."""
     torch.manual_seed(0)
     return MSDM(replace(preset("tiny"), state_mean=MEAN, state_std=STD)).eval()
 
@@ -89,3 +96,24 @@ def test_noise_levels_are_log_normal_within_the_range_that_is_sampled() -> None:
     assert torch.equal(
         Noise().draw(5, torch.Generator().manual_seed(3)), Noise().draw(5, torch.Generator().manual_seed(3))
     )
+
+
+def test_an_error_counts_by_the_spread_and_the_noise_of_its_bands(
+    detailed: MSDM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A chequered error has r = -1: in each band its own square, times 1 / d^2 + 1 / (n sigma^2)."""
+    assert detailed.unet.detail is not None
+    board = (-1.0) ** (torch.arange(16)[:, None] + torch.arange(16)[None])
+    state, error = detailed.mean.expand(1, 6, 16, 16), torch.zeros(1, 6, 16, 16)
+    error[:, :3] = 1e-3 * board
+    monkeypatch.setattr(detailed, "forward", lambda x, sigma, context: state + error)
+    parts = edm_loss(detailed, batch_of(state), torch.tensor([0.3]), torch.zeros(1, 6, 16, 16))
+    spread, share = detailed.unet.detail.spread.flatten(), detailed.unet.detail.noise.flatten()
+    expected = ((1 / spread**2 + 1 / (share * 0.3**2)) * 1e-6).mean().item()
+    # Repeated edges lower the response of the outermost two of sixteen rows: at most 1 - (12 / 16)^2 of the pixels.
+    assert (12 / 16) ** 2 * expected < parts.detail.item() <= expected
+    assert parts.total.item() == pytest.approx(((parts.image + parts.maps) / 2 + DETAIL_WEIGHT * parts.detail).item())
+
+
+def test_a_model_without_bands_has_no_error_in_them(model: MSDM) -> None:
+    assert edm_loss(model, batch_of(torch.rand(3, 6, 8, 8)), SIGMA, torch.randn(3, 6, 8, 8)).detail.item() == 0

@@ -1,18 +1,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
-from msdm_train.data.pack import principal_axes
+from msdm_engine.errors import RequestError
+from msdm_train.data.pack import Pack, principal_axes
+from msdm_train.model.blocks import zero
 from msdm_train.model.config import preset
 from msdm_train.model.msdm import MSDM
+from msdm_train.training.checkpoint import CheckpointInfo, write_checkpoint
 from msdm_train.training.loss import edm_loss
-from msdm_train.training.rebase import rebased
+from msdm_train.training.rebase import rebase, rebased, with_detail
 
 MEAN = (0.3, 0.1, 0.5, -0.5, 0.0, 0.05)
-OLD = replace(preset("tiny"), state_mean=MEAN, state_std=(0.3, 0.4, 0.2, 0.8, 0.3, 0.25))
+# Without bands of detail: they are scaled by a spread of their own, which changes with the axes.
+OLD = replace(preset("tiny"), detail_width=0, state_mean=MEAN, state_std=(0.3, 0.4, 0.2, 0.8, 0.3, 0.25))
 ANGLE = 0.6
 TURN = (np.cos(ANGLE), np.sin(ANGLE), 0.0, -np.sin(ANGLE), np.cos(ANGLE), 0.0, 0.0, 0.0, 1.0)
 NEW = replace(OLD, colour_basis=tuple(float(v) for v in TURN), state_std=(0.5, 0.1, 0.2, 0.8, 0.3, 0.25))
@@ -96,3 +102,46 @@ def test_principal_axes_of_a_known_covariance() -> None:
     np.testing.assert_allclose(std, [0.5, 0.1, 0.5e-3], rtol=0, atol=1e-9)
     np.testing.assert_allclose(np.abs((rows * basis[[1, 0, 2]]).sum(1)), 1, rtol=0, atol=1e-9)
     assert (rows[np.arange(3), np.abs(rows).argmax(1)] > 0).all()
+
+
+WIDER = replace(NEW, detail_width=8)
+
+
+@torch.no_grad()
+def test_a_network_that_gains_bands_of_detail_computes_the_same() -> None:
+    old, new = lively(NEW), MSDM(WIDER).eval()
+    new.load_state_dict(with_detail(old.state_dict(), NEW, WIDER))
+    batch, sigma = batch_of(2), torch.tensor([0.05])
+    bands = torch.randn(2, 6, 16, 16, generator=torch.Generator().manual_seed(2))
+    one = old.unet(batch["state"], sigma, old.context(batch))
+    other = new.unet(batch["state"], sigma, new.context(batch), bands)
+    # Equal but for the order of sums in the stem's convolution, which now has more inputs, all times zero.
+    torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_the_head_draws_on_the_picture_and_leaves_the_maps_alone() -> None:
+    """The stem's weights for the bands are zeroed to see the head alone."""
+    model = lively(WIDER)
+    detail = model.unet.detail
+    assert detail is not None
+    batch, sigma = batch_of(1), torch.tensor([0.05])
+    model.unet.enter.weight[:, -24:] = 0
+    with_head = model(batch["state"], sigma, model.context(batch))
+    zero(detail.leave)
+    without = model(batch["state"], sigma, model.context(batch))
+    assert (with_head - without)[:, :3].abs().max() > 1e-3
+    torch.testing.assert_close(with_head[:, 3:], without[:, 3:], rtol=0, atol=0)
+
+
+def test_another_head_than_the_source_has_is_refused(small_pack: Path, tmp_path: Path) -> None:
+    tokenizer = tmp_path / "tokenizer.json"
+    tokenizer.write_text("{}")
+    source, info = tmp_path / "source", CheckpointInfo(1, WIDER, {}, {})
+    write_checkpoint(source, info, MSDM(WIDER).state_dict(), tokenizer, None)
+    with pytest.raises(RequestError, match="head of 8, not 16"):
+        rebase(source, Pack(small_pack), tmp_path / "out", 16)
+    kept = rebase(source, Pack(small_pack), tmp_path / "out")
+    assert kept.detail_width == 8
+    assert len(kept.detail_std) == 9
+    assert kept.detail_std != WIDER.detail_std  # measured on the pack
