@@ -2,8 +2,9 @@
 
 Measures as `msdm-calibrate ranges` does (default: the reference bundle, 200 windows, all steps), plants an overflow in
 a copy of the bundle and measures that in short, writes ``benchmarks/results/ranges.json``, the tables of
-``docs/calibration.md`` between their markers, and its pictures. Interrupted, the same command goes on. Nothing is
-written if the planted overflow is missed or the report names it on the bundle itself.
+``docs/calibration.md`` between their markers, and its pictures. With ``--store`` the bundle gets the ranges, and its
+hash changes. Interrupted, the same command goes on. Nothing is written if the planted overflow is missed or the report
+names it on the bundle itself.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from msdm_calibration.ranges.measure import measure
 from msdm_calibration.ranges.page import write_page
 from msdm_calibration.ranges.plots import PLOTS
 from msdm_calibration.ranges.settings import RangeSettings
+from msdm_calibration.ranges.store import store
 from msdm_calibration.ranges.summary import (
     conditions_table,
     findings_table,
@@ -112,7 +114,8 @@ def planted_text(document: dict[str, Any]) -> list[str]:
 @click.option("--data", "pack", type=PATH, required=True, help="packed data set")
 @click.option("--windows", type=int, default=200, show_default=True)
 @click.option("--out", type=PATH, default=Path("ranges-benchmark"), show_default=True, help="folder of the full report")
-def main(bundle: Path | None, pack: Path, windows: int, out: Path) -> None:
+@click.option("--store", "stored", is_flag=True, help="record the ranges in the bundle, for `sample --check-ranges`")
+def main(bundle: Path | None, pack: Path, windows: int, out: Path, stored: bool) -> None:
     """Measure, plant, then write JSON, page and pictures."""
     bundle = bundle or reference_bundle()
     out.mkdir(parents=True, exist_ok=True)
@@ -145,6 +148,8 @@ def main(bundle: Path | None, pack: Path, windows: int, out: Path) -> None:
         shutil.copyfile(path, IMAGES / path.name)
     write_json(RESULT, document)
     PAGE.write_text(page)
+    if stored:
+        store(bundle, report)
     click.echo("\n".join(tables["ranges-graphs"]))
 
 

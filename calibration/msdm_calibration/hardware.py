@@ -1,7 +1,9 @@
 """What runs where, and what it could gain: peak numbers of GPU generations, and a roofline over a graph's work.
 
-Peaks are NVIDIA's own for dense matrices, with their source; nothing here was measured. A GPU's own measurement is
-that of ``benchmarks/gpu_acceptance.py`` on such a GPU.
+Peaks are for dense matrices, of the NVIDIA document that is named beside them. Those documents could not be opened
+where this table was made: the numbers are as others quote them (PyTorch's ``torch._inductor.analysis.device_info`` for
+A100, L4 and H100), and what multiprocessors, clock and memory interface multiply to agrees where it is known. Nothing
+here was measured. A GPU's own measurement is that of ``benchmarks/gpu_acceptance.py`` on such a GPU.
 """
 
 from __future__ import annotations
@@ -23,6 +25,9 @@ class Gpu:
         half, int8: dense peak in T operations a second, sums in 32 bits; fp8: None where there is none.
         bandwidth_gb_s: of its memory.
         source: NVIDIA's document with these numbers.
+        clocked: multiprocessors, boost clock in GHz, FP16 operations of a multiprocessor's tensor cores in a clock;
+            None: not known here.
+        pins: width of the memory interface in bits, Gbit/s a bit; None: not known here.
     """
 
     name: str
@@ -33,6 +38,15 @@ class Gpu:
     fp8: float | None
     bandwidth_gb_s: float
     source: str
+    clocked: tuple[int, float, int] | None = None
+    pins: tuple[int, float] | None = None
+
+    @property
+    def checked(self) -> str:
+        """What the quoted numbers were compared with, in words."""
+        peak = "{} SMs x {} GHz x {:,}".format(*self.clocked) if self.clocked else ""
+        memory = "{} bit x {} Gbit/s".format(*self.pins) if self.pins else ""
+        return "; ".join(part for part in (peak, memory) if part) or "not confirmed: quoted second-hand only"
 
     @property
     def shown_capability(self) -> str:
@@ -45,23 +59,44 @@ class Gpu:
 
 
 GPUS = (
-    Gpu("T4", "Turing", (7, 5), 65.0, 130.0, None, 320.0, "NVIDIA T4 data sheet"),
-    Gpu("A10", "Ampere", (8, 6), 125.0, 250.0, None, 600.0, "NVIDIA A10 data sheet"),
-    Gpu("A100 SXM 80 GB", "Ampere", (8, 0), 312.0, 624.0, None, 2039.0, "NVIDIA A100 data sheet"),
-    Gpu("L4", "Ada", (8, 9), 121.0, 242.5, 242.5, 300.0, "NVIDIA L4 data sheet, half of its numbers with sparsity"),
+    Gpu("T4", "Turing", (7, 5), 65.0, 130.0, None, 320.0, "T4 data sheet", (40, 1.59, 1024), (256, 10.0)),
+    Gpu("A10", "Ampere", (8, 6), 125.0, 250.0, None, 600.0, "A10 data sheet", (72, 1.695, 1024), (384, 12.5)),
+    Gpu(
+        "A100 SXM 80 GB",
+        "Ampere",
+        (8, 0),
+        312.0,
+        624.0,
+        None,
+        2039.0,
+        "A100 data sheet",
+        (108, 1.41, 2048),
+        (5120, 3.186),
+    ),
+    Gpu(
+        "L4",
+        "Ada",
+        (8, 9),
+        121.0,
+        242.5,
+        242.5,
+        300.0,
+        "L4 data sheet, half of its numbers with sparsity",
+        (58, 2.04, 1024),
+        (192, 12.5),
+    ),
     Gpu(
         "H100 SXM",
         "Hopper",
         (9, 0),
-        989.5,
-        1979.0,
-        1979.0,
+        989.4,
+        1978.9,
+        1978.9,
         3350.0,
-        "NVIDIA H100 data sheet, half of those with sparsity",
+        "H100 architecture white paper",
+        (132, 1.83, 4096),
     ),
-    Gpu(
-        "B200", "Blackwell", (10, 0), 2250.0, 4500.0, 4500.0, 8000.0, "NVIDIA DGX B200 data sheet, one of 8 GPUs, dense"
-    ),
+    Gpu("B200", "Blackwell", (10, 0), 2250.0, 4500.0, 4500.0, 8000.0, "Blackwell architecture brief, HGX B200, dense"),
 )
 
 
@@ -86,7 +121,9 @@ SUPPORT = (
     Support(
         "int8", "ONNX Runtime, CPU", "emulated: codes are dequantised, convolutions run in float32", "executed here"
     ),
-    Support("int8", "OpenVINO, x86 CPU", "INT8 convolutions, the rest in float32 or bfloat16", "executed here"),
+    Support(
+        "int8", "OpenVINO, CPU with VNNI", "INT8 convolutions", "executed here; the kernels it compiled are listed"
+    ),
     Support("fp8", "TensorRT from 8.9", "FP8 convolutions where the library has them", "NVIDIA's support matrix"),
     Support(
         "fp8", "TensorRT for RTX from 8.9", "builds; which kernels run is unknown", "the build; no GPU was at hand"

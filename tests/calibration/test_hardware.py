@@ -14,6 +14,23 @@ def test_fp8_is_there_from_ada_on() -> None:
     assert {gpu.generation for gpu in GPUS} == {"Turing", "Ampere", "Ada", "Hopper", "Blackwell"}
 
 
+def test_peaks_are_what_multiprocessors_and_clock_multiply_to() -> None:
+    checked = [gpu for gpu in GPUS if gpu.clocked]
+    assert [gpu.name for gpu in GPUS if not gpu.clocked] == ["B200"]
+    for gpu in checked:
+        assert gpu.clocked is not None
+        sms, clock_ghz, operations = gpu.clocked
+        # Data sheets round to whole teraflops.
+        assert gpu.half == pytest.approx(sms * clock_ghz * operations / 1e3, rel=0.003), gpu.name
+        # Eight bits are twice as fast from Turing on.
+        assert gpu.int8 == pytest.approx(2 * gpu.half, rel=0.003), gpu.name
+        assert gpu.fp8 in (None, gpu.int8), gpu.name
+        if gpu.pins:
+            assert gpu.bandwidth_gb_s == pytest.approx(gpu.pins[0] * gpu.pins[1] / 8, rel=0.001), gpu.name
+        assert f"{sms} SMs" in gpu.checked
+    assert "not confirmed" in gpu_named("B200").checked
+
+
 def test_a_plan_that_builds_is_not_presented_as_a_kernel() -> None:
     for support in SUPPORT:
         if support.runtime.startswith("TensorRT for RTX"):

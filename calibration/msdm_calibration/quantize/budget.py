@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from msdm_engine.bundle import Bundle
+from msdm_engine.contract import FLOAT32
 from msdm_engine.errors import InputError, RequestError
 
 TERM = re.compile(r"\s*(dice|wasserstein)\s+([0-9]+(?:\.[0-9]+)?)\s*(%?)\s*")
@@ -77,7 +79,7 @@ class Evaluation:
     Args:
         data: packed data set; its split val judges.
         evaluator: folder of a segmenter.
-        out: folder of the reports, one for each bundle; what was generated before is not generated again.
+        out: folder of the reports, one for each bundle and precision; what one holds is not measured again.
         quick: few windows: minutes.
     """
 
@@ -93,7 +95,7 @@ class Evaluation:
         Raises:
             InputError: it failed; its own words are in the note.
         """
-        out = self.out / (precision or "float32")
+        out = self.out / f"{precision or FLOAT32}-{Bundle.open(bundle).sha256[:16]}"
         command = [*self.program, "evaluate", "--bundle", str(bundle), "--data", str(self.data), "--out", str(out)]
         command += ["--evaluator", str(self.evaluator), "--threads", "1"]
         command += ["--section", "fidelity", "--section", "closeness"]

@@ -77,7 +77,8 @@ def sensitivity(
         click.echo(text, err=True)
 
     calibrated = calibrate(settings, say)
-    found = run(calibrated, allowed, judge, out, rest=settings.rest, windows=scored, say=say)
+    kept = work / f"errors-{settings.to}.json"
+    found = run(calibrated, allowed, judge, out, rest=settings.rest, windows=scored, kept=kept, say=say)
     report = report or out.with_name(f"{out.name}.sensitivity.json")
     write_report(report, found)
     plot(report.with_suffix(".png"), found)

@@ -10,11 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from msdm_calibration.quantize.budget import Budget, Scores
 from msdm_calibration.quantize.calibrate import Calibrated, Say
+from msdm_calibration.quantize.kept_errors import KeptErrors, key_of_errors
 from msdm_calibration.quantize.subject import relative_l2
 from msdm_calibration.quantize.variants import write
 
@@ -63,20 +67,30 @@ class Candidate:
 
 
 class Sensitivity:
-    """Measurements of one calibration over a few of its windows."""
+    """Measurements of one calibration over a few of its windows.
 
-    def __init__(self, calibrated: Calibrated, windows: int, say: Say) -> None:
+    Args:
+        kept: file of the errors that were measured before an interruption.
+    """
+
+    def __init__(self, calibrated: Calibrated, windows: int, say: Say, kept: Path) -> None:
         self.calibrated, self.say = calibrated, say
+        self.kept = KeptErrors(kept, key_of_errors(calibrated, windows))
         self.subject = calibrated.subject
         self.requests = self.subject.requests[:windows]
         self.nodes = {name: [t.node for t in targets] for name, targets in self.subject.targets.blocks().items()}
-        self.expected = self.subject.finals(self.subject.sessions(), self.requests)
+
+    @cached_property
+    def expected(self) -> np.ndarray:
+        """Final states in float32: [windows, C, H, W]."""
+        return self.subject.finals(self.subject.sessions(), self.requests)
 
     def error(self, blocks: Sequence[str]) -> float:
         """Relative L2 of the final states with these blocks quantised; 0 for none."""
+        return self.kept.of(blocks, lambda: self._measured(blocks)) if blocks else 0.0
+
+    def _measured(self, blocks: Sequence[str]) -> float:
         nodes = [node for block in blocks for node in self.nodes[block]]
-        if not nodes:
-            return 0.0
         model = self.calibrated.model(nodes).SerializeToString()
         return relative_l2(self.subject.finals(self.subject.sessions(model), self.requests), self.expected)
 
@@ -138,11 +152,13 @@ def sensitivity(
     *,
     rest: str | None,
     windows: int,
+    kept: Path,
     say: Say = lambda _: None,
 ) -> dict[str, Any]:
     """Measures, searches, and writes the largest set within the budget into a new bundle.
 
     Args:
+        kept: file of errors that an interrupted search goes on from.
         out: the bundle; candidates are written over one another there, the chosen one last.
         windows: that the cheap score is measured on.
 
@@ -152,7 +168,7 @@ def sensitivity(
     Raises:
         MsdmError: of the evaluation or of the output.
     """
-    measuring = Sensitivity(calibrated, windows, say)
+    measuring = Sensitivity(calibrated, windows, say, kept)
     blocks = measuring.blocks()
     candidates = [replace(c, measured=measuring.error(c.blocks)) for c in front(blocks)]
     bundle, name = calibrated.subject.bundle, calibrated.grid.name
@@ -176,6 +192,7 @@ def sensitivity(
         "bundle": {"name": bundle.manifest.name, "sha256": bundle.sha256},
         "precision": name,
         "budget": budget.to_json(),
+        "scored_windows": windows,
         "float32": asdict(plain),
         "blocks": [asdict(block) for block in blocks],
         "front": [candidate.to_json() for candidate in candidates],

@@ -30,8 +30,8 @@ PIXELS_OUT = frozenset({*DENOISER_OUTPUTS, *CRITIC_OUTPUTS})
 
 #: Why a matrix node is kept in the precision of the rest.
 REASONS = {
-    "first": "the first convolution: it reads pixels, whose rounding nothing later can undo, and few channels",
-    "last": "the last convolution: its output is the picture",
+    "first": "it reads pixels with no matrix work before it: nothing later can undo their rounding",
+    "last": "it writes pixels with no matrix work behind it",
     "sigma": "computed from the schedule row alone: every layer would carry its error",
     "vector": "one row for each sample: no matrix work worth saving",
     "small": "under a quarter percent of a step's matrix work: more risked than gained",
@@ -136,7 +136,7 @@ def targets_of(model: onnx.ModelProto, flops: Mapping[str, int]) -> Targets:
     """
     least = SMALL * sum(flops.values())
     constants = constants_of(model)
-    origins, worked = _origins(model)
+    origins, bare = _origins(model)
     last = _last(model)
     ranks = {v.name: len(v.type.tensor_type.shape.dim) for v in (*model.graph.value_info, *model.graph.input)}
     found: list[Target] = []
@@ -153,7 +153,7 @@ def targets_of(model: onnx.ModelProto, flops: Mapping[str, int]) -> Targets:
             kept[node.name] = "vector"
         elif node.name in last:
             kept[node.name] = "last"
-        elif origins[tensor] & PIXELS_IN and not worked[tensor]:
+        elif bare[tensor]:
             kept[node.name] = "first"
         elif flops.get(node.name, 0) < least:
             kept[node.name] = "small"
@@ -178,19 +178,19 @@ def block_of(layer: str) -> str:
 
 
 def _origins(model: onnx.ModelProto) -> tuple[dict[str, frozenset[str]], dict[str, bool]]:
-    """For each tensor the graph inputs that it depends on, and whether matrix work on other than the row precedes."""
+    """For each tensor the graph inputs that it depends on, and whether pixels reach it with no matrix work between.
+
+    One such path is enough: a convolution near the output that reads features beside differences of the state reads
+    the state.
+    """
     origins: dict[str, frozenset[str]] = {value.name: frozenset({value.name}) for value in model.graph.input}
-    worked: dict[str, bool] = {}
+    bare: dict[str, bool] = {value.name: value.name in PIXELS_IN for value in model.graph.input}
     for node in model.graph.node:
         union = frozenset[str]().union(*(origins.get(name, frozenset()) for name in node.input))
-        done = any(worked.get(name, False) for name in node.input) or (
-            node.op_type in MATRIX and bool(union & PIXELS_IN)
-        )
+        reached = node.op_type not in MATRIX and any(bare.get(name, False) for name in node.input)
         origins.update(dict.fromkeys(node.output, union))
-        worked.update(dict.fromkeys(node.output, done))
-    for value in model.graph.input:
-        worked[value.name] = False
-    return origins, worked
+        bare.update(dict.fromkeys(node.output, reached))
+    return origins, bare
 
 
 def _last(model: onnx.ModelProto) -> set[str]:
