@@ -15,8 +15,8 @@ import numpy as np
 from benchmarks.timer import environment, write_json
 
 from msdm_engine import Bundle, Engine, PairRequest
-from msdm_engine.compose import compose
-from msdm_engine.request import GroupRequest, Layout, SetRequest
+from msdm_engine.requests.compose import compose
+from msdm_engine.requests.request import GroupRequest, Layout, SetRequest
 
 RESULT = Path(__file__).parent / "results" / "determinism.json"
 PAIRS, SIZE_PX, BATCH, THREADS = 8, 128, 4, 2

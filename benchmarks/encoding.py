@@ -28,9 +28,9 @@ import numpy as np
 from benchmarks.timer import environment, measure, write_json
 
 from msdm_engine import Bundle, Engine
-from msdm_engine.compose import compose
 from msdm_engine.output.png import png_text, with_text
-from msdm_engine.request import GroupRequest, Layout, SetRequest
+from msdm_engine.requests.compose import compose
+from msdm_engine.requests.request import GroupRequest, Layout, SetRequest
 
 RESULT = Path(__file__).parent / "results" / "encoding.json"
 PICTURES = {128: 6, 256: 3, 512: 1}

@@ -19,18 +19,18 @@ from benchmarks.fuzz_mutations import mutate_bytes, mutate_json, mutate_onnx, mu
 from benchmarks.tiny_bundle import tiny_bundle
 
 from msdm_engine.backends.onnx_external import has_external_data
-from msdm_engine.bundle import Bundle
-from msdm_engine.compose import compose
+from msdm_engine.bundle.describe import describe
+from msdm_engine.bundle.reader import Bundle
 from msdm_engine.conditions.colour import colour_from_image
-from msdm_engine.describe import describe
 from msdm_engine.errors import MsdmError
-from msdm_engine.masks import read_instances, read_rgb
+from msdm_engine.inputs.masks import read_instances, read_rgb
 from msdm_engine.output.job import generate
 from msdm_engine.output.records import read_records
 from msdm_engine.output.verify import verify_set, whole_pairs
 from msdm_engine.pairs import MAX_LABEL, MAX_SIDE_PX, MIN_SIDE_PX
-from msdm_engine.request import GroupRequest, Invent, SetRequest
-from msdm_engine.request_file import load_request
+from msdm_engine.requests.compose import compose
+from msdm_engine.requests.file import load_request
+from msdm_engine.requests.request import GroupRequest, Invent, SetRequest
 
 #: Sets larger than this are composed and not generated: what a case costs is the mutation's choice.
 MAX_PAIRS, MAX_PIXELS = 6, 128 * 128

@@ -14,7 +14,7 @@ from benchmarks.timer import measure
 
 from msdm_engine.devices.contract import Stream, Work
 from msdm_engine.devices.cuda import CudaDevice
-from msdm_engine.noise import gaussian
+from msdm_engine.sampling.noise import gaussian
 
 SOURCE = r"""
 // Philox4x32-10 (Salmon et al. 2011): one block of four words a thread, counter (block, y, channel + 256 step, sample).

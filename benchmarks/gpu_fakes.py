@@ -28,12 +28,12 @@ from benchmarks.gpu_throughput import share_of_peak, sweep
 from msdm_engine import Bundle, Engine
 from msdm_engine.backends import open_backend
 from msdm_engine.backends.tensorrt import TensorRTBackend
+from msdm_engine.bundle.plan_spec import PlanSpec
 from msdm_engine.contract import DENOISER
 from msdm_engine.devices import dlpack
 from msdm_engine.devices.cuda import CudaDevice
 from msdm_engine.devices.cuda_memory import view_of_host
 from msdm_engine.errors import DeviceError
-from msdm_engine.plan_spec import PlanSpec
 from msdm_engine.rehearsal.cuda import OK, RehearsedCuda
 from msdm_engine.rehearsal.tensorrt import RehearsedTensorRT, plan_bytes
 

@@ -24,7 +24,7 @@ from msdm_engine.contract import DENOISER
 from msdm_engine.devices.cuda import CudaDevice
 from msdm_engine.doctor.probe import Probe, probe_gpus
 from msdm_engine.doctor.report import findings, installed_versions
-from msdm_engine.noise import philox4x32
+from msdm_engine.sampling.noise import philox4x32
 
 
 def need(module: str, what: str) -> None:

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from benchmarks.timer import measure
 
-from msdm_engine.bundle import Bundle
+from msdm_engine.bundle.graph_shapes import shapes_of
+from msdm_engine.bundle.reader import Bundle
 from msdm_engine.contract import DENOISER, DENOISER_INPUTS, DENOISER_OUTPUTS, ROW
 from msdm_engine.devices.contract import Buffer
 from msdm_engine.devices.cuda import CudaDevice
 from msdm_engine.devices.cuda_stream import CudaStream
-from msdm_engine.graph_shapes import shapes_of
 
 F32 = np.dtype(np.float32)
 #: Relative L2 error of a trajectory's end that is taken for agreement with float32 on the CPU; see gpu_torch.

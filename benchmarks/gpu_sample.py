@@ -12,7 +12,7 @@ from benchmarks.timer import measure
 
 from msdm_engine import Bundle, Engine, Pair, PairRequest
 from msdm_engine.backends import Backend, open_backend
-from msdm_engine.graph_shapes import shapes_of
+from msdm_engine.bundle.graph_shapes import shapes_of
 
 #: Largest difference of a pixel (of 255) and the relative L2 error of a float16 graph that are taken for agreement.
 MAX_PIXEL, MAX_RELATIVE_L2 = 2, 1e-2

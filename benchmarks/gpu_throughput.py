@@ -12,7 +12,7 @@ from benchmarks.sample import requests
 from benchmarks.timer import measure
 
 from msdm_engine import Bundle, Engine, PairRequest
-from msdm_engine.guidance import NO_GUIDANCE
+from msdm_engine.sampling.guidance import NO_GUIDANCE
 
 #: Size in pixels and batch, from cheap to dear.
 SETTINGS = ((128, 1), (128, 4), (128, 16), (256, 1), (256, 4))

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from msdm_engine.bundle import reference_bundle
-from msdm_engine.noise import gaussian
+from msdm_engine.bundle.reader import reference_bundle
+from msdm_engine.sampling.noise import gaussian
 
 SIZE_PX, BATCH = 128, 8
 #: Relative L2 error of the denoised estimate. Float32: order of summation through some seventy layers. Float16: its

@@ -10,14 +10,14 @@ import numpy as np
 from benchmarks.peer_networks import Arrays, Peer
 
 from msdm_engine import Bundle, Engine, Pair, PairRequest
+from msdm_engine.bundle.manifest import Sampling
 from msdm_engine.conditions.maps import maps_from_instances
 from msdm_engine.conditions.metadata import TextTokenizer
-from msdm_engine.guidance import Guidance
-from msdm_engine.manifest import Sampling
-from msdm_engine.noise import gaussian
 from msdm_engine.output.pair_set import PairSet
 from msdm_engine.output.sink import OutputChoice
 from msdm_engine.pipeline.handover import pictures_from_states
+from msdm_engine.sampling.guidance import Guidance
+from msdm_engine.sampling.noise import gaussian
 
 
 def conditions_of(wanted: Sequence[PairRequest], tokenizer: TextTokenizer) -> Arrays:

@@ -21,15 +21,15 @@ import numpy as np
 from benchmarks.timer import environment, measure, write_json
 
 from msdm_engine import Bundle, Engine, PairRequest
-from msdm_engine.compose import compose
+from msdm_engine.bundle.manifest import Sampling
 from msdm_engine.contract import CONDITIONER, DENOISER, DENOISER_INPUTS
-from msdm_engine.guidance import NO_GUIDANCE
-from msdm_engine.manifest import Sampling
-from msdm_engine.noise import gaussian
 from msdm_engine.output.job import generate
 from msdm_engine.pipeline.conditions import Conditions
 from msdm_engine.pipeline.handover import pictures_from_states
-from msdm_engine.request import GroupRequest, Layout, SetRequest
+from msdm_engine.requests.compose import compose
+from msdm_engine.requests.request import GroupRequest, Layout, SetRequest
+from msdm_engine.sampling.guidance import NO_GUIDANCE
+from msdm_engine.sampling.noise import gaussian
 
 RESULT = Path(__file__).parent / "results" / "pipeline.json"
 

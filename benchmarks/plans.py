@@ -17,7 +17,7 @@ from typing import Any
 from benchmarks.timer import environment, write_json
 
 from msdm_engine import Bundle
-from msdm_engine.plan_spec import PlanSpec
+from msdm_engine.bundle.plan_spec import PlanSpec
 from msdm_export.plans.cost import cost_of
 from msdm_export.plans.job import BuildRequest, build
 from msdm_export.plans.profiles import input_shapes

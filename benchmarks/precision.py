@@ -17,7 +17,7 @@ import click
 import onnx
 from benchmarks.timer import environment, write_json
 
-from msdm_engine.bundle import Bundle, reference_bundle
+from msdm_engine.bundle.reader import Bundle, reference_bundle
 from msdm_export.ladder.executed import executed_in_half
 from msdm_export.ladder.report import failures, table
 from msdm_export.ladder.verify import verify_bundle

@@ -18,7 +18,7 @@ import tensorrt_rtx as trt
 from benchmarks.timer import environment, write_json
 from onnx import helper, numpy_helper, shape_inference, version_converter
 
-from msdm_engine.bundle import Bundle
+from msdm_engine.bundle.reader import Bundle
 from msdm_engine.contract import DENOISER
 from msdm_export.precision.formats import FORMATS
 from msdm_export.precision.graph import Graph

@@ -18,7 +18,7 @@ import click
 import numpy as np
 from benchmarks.timer import environment, write_json
 
-from msdm_engine.bundle import Bundle, reference_bundle
+from msdm_engine.bundle.reader import Bundle, reference_bundle
 from msdm_engine.engine import Engine
 from msdm_engine.output.png import png_bytes, write_atomically
 from msdm_engine.output.records import NOTICE

@@ -39,7 +39,7 @@ from msdm_calibration.quantize.samples import look
 from msdm_calibration.quantize.subject import FINAL, relative_l2
 from msdm_calibration.trajectory import Arrays, Sessions, Visit, batches, follow
 from msdm_calibration.where import work_of
-from msdm_engine.bundle import Bundle, reference_bundle
+from msdm_engine.bundle.reader import Bundle, reference_bundle
 from msdm_engine.contract import DENOISER
 from msdm_engine.output.png import png_bytes, write_atomically
 from msdm_engine.output.records import NOTICE

@@ -17,7 +17,7 @@ from msdm_calibration.quantize.subject import FINAL, relative_l2
 from msdm_calibration.trajectory import Arrays, Sessions, Visit, follow
 from msdm_engine.backends import Backend
 from msdm_engine.backends.openvino import OpenVinoBackend, parse_options
-from msdm_engine.bundle import Bundle
+from msdm_engine.bundle.reader import Bundle
 from msdm_engine.contract import DENOISER
 from msdm_engine.pairs import PairRequest
 

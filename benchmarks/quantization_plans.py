@@ -7,7 +7,7 @@ from typing import Any
 from benchmarks.quantization_search import Work, say
 
 from msdm_calibration.quantize.grids import GRIDS
-from msdm_engine.bundle import Bundle
+from msdm_engine.bundle.reader import Bundle
 from msdm_engine.contract import DENOISER
 from msdm_engine.errors import MsdmError
 from msdm_export.plans.job import BuildRequest, build

@@ -16,7 +16,7 @@ from msdm_calibration.quantize.grids import GRIDS
 from msdm_calibration.quantize.sensitivity import sensitivity
 from msdm_calibration.quantize.settings import QuantizeSettings
 from msdm_calibration.quantize.variants import write
-from msdm_engine.bundle import Bundle
+from msdm_engine.bundle.reader import Bundle
 from msdm_export.precision.variants import add_precision
 
 #: Windows of train on which blocks are scored.

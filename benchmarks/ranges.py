@@ -35,7 +35,7 @@ from msdm_calibration.ranges.summary import (
     outliers_table,
     summary_of,
 )
-from msdm_engine.bundle import Bundle, reference_bundle
+from msdm_engine.bundle.reader import Bundle, reference_bundle
 from msdm_engine.engine import Engine
 
 ROOT = Path(__file__).parents[1]

@@ -13,8 +13,8 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from msdm_engine.bundle import Bundle
-from msdm_engine.bundle_folder import entry_of, write_new
+from msdm_engine.bundle.folder import entry_of, write_new
+from msdm_engine.bundle.reader import Bundle
 from msdm_engine.contract import CONDITIONER, DENOISER
 
 #: Layer that grows; what its name ends with in the denoiser shrinks.

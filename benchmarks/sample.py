@@ -18,11 +18,11 @@ import numpy as np
 from benchmarks.timer import environment, measure, write_json
 
 from msdm_engine import Bundle, Engine, PairRequest
-from msdm_engine.compose import compose
-from msdm_engine.guidance import Guidance
 from msdm_engine.output.job import generate
 from msdm_engine.output.verify import verify_set
-from msdm_engine.request import GroupRequest, Layout, SetRequest
+from msdm_engine.requests.compose import compose
+from msdm_engine.requests.request import GroupRequest, Layout, SetRequest
+from msdm_engine.sampling.guidance import Guidance
 
 RESULT = Path(__file__).parent / "results" / "sample.json"
 PAIRS = 8

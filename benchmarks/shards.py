@@ -25,7 +25,7 @@ from msdm_engine.output.job import generate
 from msdm_engine.output.merge import merge_shards
 from msdm_engine.output.shard import Shard
 from msdm_engine.output.sink import OutputChoice
-from msdm_engine.request import GroupRequest, Invent, Layout, SetRequest
+from msdm_engine.requests.request import GroupRequest, Invent, Layout, SetRequest
 
 RESULT = Path(__file__).parent / "results" / "shards.json"
 SHARDS, PATIENCE_S = 3, 120

@@ -26,15 +26,15 @@ from benchmarks.timer import environment, write_json
 from benchmarks.tiny_bundle import write_tiny_bundle
 
 from msdm_engine import Engine
-from msdm_engine.compose import compose
-from msdm_engine.noise import gaussian
 from msdm_engine.output.job import set_header
 from msdm_engine.output.pair_set import PairSet
 from msdm_engine.output.png import png_bytes
 from msdm_engine.output.sink import OutputChoice
 from msdm_engine.output.verify import verify_set
 from msdm_engine.output.workers import default_workers
-from msdm_engine.request import GroupRequest, Layout, SetRequest
+from msdm_engine.requests.compose import compose
+from msdm_engine.requests.request import GroupRequest, Layout, SetRequest
+from msdm_engine.sampling.noise import gaussian
 from msdm_engine.stage_clock import StageClocks
 
 RESULT = Path(__file__).parent / "results" / "soak.json"

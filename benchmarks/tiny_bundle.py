@@ -13,9 +13,9 @@ from pathlib import Path
 from onnx import TensorProto, checker, helper
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from msdm_engine.bundle.manifest import FileEntry, GraphSpec, Manifest, Preset, Sampling, TensorSpec
 from msdm_engine.conditions.colour import Colour, RegionColour
 from msdm_engine.contract import CONDITIONER, CRITIC, DENOISER, TEXT_ENCODER
-from msdm_engine.manifest import FileEntry, GraphSpec, Manifest, Preset, Sampling, TensorSpec
 
 STRIDE, TOKENS, WIDTH = 16, 8, 2
 WORDS = ("[PAD]", "[UNK]", "violet", "columnar", "round", "nuclei")

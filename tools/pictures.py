@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from msdm_engine import Bundle, Engine, Pair
-from msdm_engine.compose import compose
 from msdm_engine.demo import demo_request
 from msdm_engine.output.contact_sheet import ContactSheet, draw_outlines
 from msdm_engine.output.job import generate, set_header
 from msdm_engine.output.png import png_bytes, write_atomically
-from msdm_engine.request import GroupRequest, Layout, SetRequest
+from msdm_engine.requests.compose import compose
+from msdm_engine.requests.request import GroupRequest, Layout, SetRequest
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "images"
 KINDS = ("columnar", "round", "spindle", "gland")
@@ -74,7 +74,7 @@ def draw_layouts(engine: Engine) -> None:
 
 def draw_invented(engine: Engine) -> None:
     """Pairs whose layout the model invented, with the decoded masks."""
-    from msdm_engine.request import Invent
+    from msdm_engine.requests.request import Invent
 
     group = GroupRequest(Invent(), count=8, height_px=128, width_px=128, preset="lilac-columnar-large")
     pairs, provenance = pairs_of(engine, SetRequest((group,), seed=2))

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from msdm_engine.backends import Backend
-from msdm_engine.bundle import Bundle
+from msdm_engine.bundle.manifest import Sampling
+from msdm_engine.bundle.reader import Bundle
 from msdm_engine.contract import CONDITIONER, DENOISER, FLOAT32, ROW
 from msdm_engine.engine import Engine
 from msdm_engine.errors import BackendError
-from msdm_engine.guidance import Guidance
-from msdm_engine.manifest import Sampling
 from msdm_engine.pairs import Pair, PairRequest
+from msdm_engine.sampling.guidance import Guidance
 
 Arrays = dict[str, np.ndarray]
 

@@ -9,11 +9,11 @@ import numpy as np
 from msdm_calibration.hardware import GPUS, SUPPORT, Work, gains
 from msdm_calibration.quantize.subject import Subject
 from msdm_calibration.quantize.variants import entries_of
-from msdm_engine.bundle import Bundle
+from msdm_engine.bundle.plan_spec import QUANTIZED
+from msdm_engine.bundle.reader import Bundle
 from msdm_engine.contract import DENOISER
 from msdm_engine.errors import BundleError
 from msdm_engine.pairs import PairRequest
-from msdm_engine.plan_spec import QUANTIZED
 
 
 def works_of(bundle: Bundle, size_px: int | None, batch: int) -> dict[str, Work]:

@@ -9,40 +9,40 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from msdm_engine.bundle import Bundle
+    from msdm_engine.bundle.reader import Bundle
     from msdm_engine.conditions.colour import Colour, RegionColour, colour_from_image
     from msdm_engine.conditions.metadata import Metadata
     from msdm_engine.critic import Acceptance, Agreement
     from msdm_engine.engine import Engine
     from msdm_engine.errors import MsdmError
-    from msdm_engine.guidance import Guidance
     from msdm_engine.output.job import generate
     from msdm_engine.output.verify import verify_set
     from msdm_engine.pairs import Pair, PairRequest
-    from msdm_engine.request import ColourChoice, GroupRequest, Invent, Layout, Masks, SetRequest
-    from msdm_engine.request_file import load_request
+    from msdm_engine.requests.file import load_request
+    from msdm_engine.requests.request import ColourChoice, GroupRequest, Invent, Layout, Masks, SetRequest
+    from msdm_engine.sampling.guidance import Guidance
 
 _WHERE = {
     "Acceptance": "critic",
     "Agreement": "critic",
-    "Bundle": "bundle",
+    "Bundle": "bundle.reader",
     "Colour": "conditions.colour",
-    "ColourChoice": "request",
+    "ColourChoice": "requests.request",
     "Engine": "engine",
-    "GroupRequest": "request",
-    "Guidance": "guidance",
-    "Invent": "request",
-    "Layout": "request",
-    "Masks": "request",
+    "GroupRequest": "requests.request",
+    "Guidance": "sampling.guidance",
+    "Invent": "requests.request",
+    "Layout": "requests.request",
+    "Masks": "requests.request",
     "Metadata": "conditions.metadata",
     "MsdmError": "errors",
     "Pair": "pairs",
     "PairRequest": "pairs",
     "RegionColour": "conditions.colour",
-    "SetRequest": "request",
+    "SetRequest": "requests.request",
     "colour_from_image": "conditions.colour",
     "generate": "output.job",
-    "load_request": "request_file",
+    "load_request": "requests.file",
     "verify_set": "output.verify",
 }
 __all__ = [

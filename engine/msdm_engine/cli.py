@@ -108,12 +108,12 @@ def sample(
     """
     context = click.get_current_context()
     context.find_root().obj = log = Log(quiet=quiet, verbose=verbose, as_json=log_json)
-    from msdm_engine.describe import describe
+    from msdm_engine.bundle.describe import describe
     from msdm_engine.flags import refuse_flags_beside_file, refuse_root_without_file, request_from_flags
     from msdm_engine.output.job import generate
     from msdm_engine.output.shard import Shard
     from msdm_engine.output.sink import OutputChoice
-    from msdm_engine.request_file import load_request
+    from msdm_engine.requests.file import load_request
 
     output = OutputChoice(format_name, tar_pairs, chunk_pairs)
     part = Shard.parse(shard) if shard is not None else None
@@ -148,8 +148,8 @@ def sample(
 @click.option("--bundle", type=PATH, help="bundle folder [default: the reference bundle]")
 def show(bundle: Path | None) -> None:
     """Verify a bundle and say what it holds."""
-    from msdm_engine.bundle import Bundle
-    from msdm_engine.describe import critic_text
+    from msdm_engine.bundle.describe import critic_text
+    from msdm_engine.bundle.reader import Bundle
 
     opened = Bundle.open(bundle)
     manifest = opened.manifest

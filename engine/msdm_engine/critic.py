@@ -14,7 +14,7 @@ import numpy as np
 from msdm_engine.conditions.decode import instances_from_maps
 from msdm_engine.errors import RequestError
 from msdm_engine.metrics.segmentation import aggregated_jaccard, dice
-from msdm_engine.noise import MAX_ATTEMPTS
+from msdm_engine.sampling.noise import MAX_ATTEMPTS
 
 DEFAULT_REDRAWS = 3
 MAX_REDRAWS = MAX_ATTEMPTS - 1

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from msdm_engine.request import SetRequest
+    from msdm_engine.requests.request import SetRequest
 
 
 def demo_request() -> SetRequest:
     """The request of the demo, which ships with the engine."""
-    from msdm_engine.request_file import parse_request
+    from msdm_engine.requests.file import parse_request
 
     return parse_request(resources.files("msdm_engine").joinpath("demo.yaml").read_text(), root=Path("."))
 

@@ -15,14 +15,13 @@ from pathlib import Path
 from types import TracebackType
 
 from msdm_engine.backends import Backend, open_backend, runs_on_cpu
-from msdm_engine.bundle import Bundle
+from msdm_engine.bundle.manifest import Sampling
+from msdm_engine.bundle.reader import Bundle
 from msdm_engine.conditions.metadata import TextTokenizer
 from msdm_engine.contract import FLOAT32
 from msdm_engine.devices.contract import Device
 from msdm_engine.devices.host import HostDevice
 from msdm_engine.errors import RequestError
-from msdm_engine.guidance import Guidance
-from msdm_engine.manifest import Sampling
 from msdm_engine.pairs import Pair, PairRequest
 from msdm_engine.pipeline.batches import Batches, Placed, in_order
 from msdm_engine.pipeline.conditions import Conditions
@@ -31,6 +30,7 @@ from msdm_engine.pipeline.on_device import DeviceBatch, OnDevice
 from msdm_engine.pipeline.parallel import share_cores, side_by_side
 from msdm_engine.pipeline.run import Run
 from msdm_engine.pipeline.runtime import Runtime
+from msdm_engine.sampling.guidance import Guidance
 from msdm_engine.stage_clock import StageTimes
 
 

@@ -11,8 +11,8 @@ from click.core import ParameterSource
 from msdm_engine.conditions.metadata import Metadata
 from msdm_engine.critic import acceptance_of
 from msdm_engine.errors import RequestError
-from msdm_engine.guidance import Guidance
-from msdm_engine.request import ColourChoice, GroupRequest, Invent, Layout, Masks, Morphology, SetRequest
+from msdm_engine.requests.request import ColourChoice, GroupRequest, Invent, Layout, Masks, Morphology, SetRequest
+from msdm_engine.sampling.guidance import Guidance
 
 DEFAULT_COUNT = 16
 

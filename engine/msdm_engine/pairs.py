@@ -11,7 +11,7 @@ from msdm_engine.conditions.colour import Colour
 from msdm_engine.conditions.metadata import Metadata
 from msdm_engine.critic import Agreement, Seen
 from msdm_engine.errors import RequestError
-from msdm_engine.noise import MAX_ATTEMPTS
+from msdm_engine.sampling.noise import MAX_ATTEMPTS
 
 MIN_SIDE_PX, MAX_SIDE_PX = 16, 4096
 #: Instance maps are 16-bit.
@@ -89,7 +89,7 @@ class Pair:
         halved_batch: the batch that it was sampled in, where memory did not do for the one asked for: then its last
             bits may be others. None: the one asked for.
         outside_ranges: what its request leaves of the bundle's calibrated ranges, in words; empty unless it was
-            checked, see :mod:`msdm_engine.range_check`.
+            checked, see :mod:`msdm_engine.requests.range_check`.
     """
 
     request: PairRequest

@@ -6,15 +6,15 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from msdm_engine.bundle.manifest import Manifest, Sampling
 from msdm_engine.contract import CRITIC
 from msdm_engine.critic import Acceptance
 from msdm_engine.engine import Engine
 from msdm_engine.errors import RequestError
-from msdm_engine.guidance import Guidance
-from msdm_engine.manifest import Manifest, Sampling
 from msdm_engine.pairs import Pair, PairRequest
 from msdm_engine.pipeline.batches import MAX_WAITING_PX
-from msdm_engine.request import SetRequest
+from msdm_engine.requests.request import SetRequest
+from msdm_engine.sampling.guidance import Guidance
 
 
 def check_has_critic(manifest: Manifest) -> None:

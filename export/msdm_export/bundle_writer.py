@@ -8,13 +8,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from msdm_engine.bundle import TOKENIZER, Bundle
-from msdm_engine.bundle_folder import entry_of, with_plans, write_new
-from msdm_engine.conditions.colour import Colour, RegionColour
-from msdm_engine.conditions.metadata import TextTokenizer
-from msdm_engine.contract import CRITIC
-from msdm_engine.errors import OutputError
-from msdm_engine.manifest import (
+from msdm_engine.bundle.folder import entry_of, with_plans, write_new
+from msdm_engine.bundle.manifest import (
     DEFAULT_SAMPLING,
     MANIFEST,
     GraphSpec,
@@ -22,6 +17,11 @@ from msdm_engine.manifest import (
     Preset,
     Sampling,
 )
+from msdm_engine.bundle.reader import TOKENIZER, Bundle
+from msdm_engine.conditions.colour import Colour, RegionColour
+from msdm_engine.conditions.metadata import TextTokenizer
+from msdm_engine.contract import CRITIC
+from msdm_engine.errors import OutputError
 from msdm_export.conditions import Conditions
 from msdm_export.critic import export_critic, with_critic
 from msdm_export.graphs import graph_exports

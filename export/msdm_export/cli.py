@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
+from msdm_engine.bundle.manifest import DEFAULT_SAMPLING, Manifest
 from msdm_engine.cli_errors import MsdmGroup
 from msdm_engine.doctor.cli import doctor
-from msdm_engine.manifest import DEFAULT_SAMPLING, Manifest
 from msdm_export.inspect.cli import inspect
 from msdm_export.ladder.cli import verify
 from msdm_export.plans.cli import build

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from msdm_engine.bundle.manifest import Preset
 from msdm_engine.conditions.maps import class_maps_from_instances, maps_from_instances
 from msdm_engine.conditions.metadata import TextTokenizer
 from msdm_engine.contract import (
@@ -23,11 +24,10 @@ from msdm_engine.contract import (
     TEXT_ENCODER_OUTPUTS,
 )
 from msdm_engine.critic import image_from_pictures
-from msdm_engine.guidance import WITHOUT, without
 from msdm_engine.layouts import LayoutRequest, draw_layout
-from msdm_engine.manifest import Preset
-from msdm_engine.noise import gaussian
-from msdm_engine.sampler import trajectory
+from msdm_engine.sampling.guidance import WITHOUT, without
+from msdm_engine.sampling.noise import gaussian
+from msdm_engine.sampling.sampler import trajectory
 from msdm_train.data.pack import Pack
 
 Arrays = dict[str, np.ndarray]
@@ -159,7 +159,7 @@ def walk(run: Run, case: Case, table: np.ndarray) -> Iterator[Visit]:
 
     Args:
         run: graph and inputs -> outputs.
-        table: [N, 5] rows of a solver (:mod:`msdm_engine.schedule`).
+        table: [N, 5] rows of a solver (:mod:`msdm_engine.sampling.schedule`).
     """
     context: Arrays = {}
     for visit in context_of(run, case):

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from msdm_engine.bundle_folder import entry_of
+from msdm_engine.bundle.folder import entry_of
+from msdm_engine.bundle.manifest import GraphSpec, Manifest
 from msdm_engine.contract import CRITIC, CRITIC_INPUTS, CRITIC_OUTPUTS, MAP_CHANNELS
 from msdm_engine.critic import image_from_pictures
 from msdm_engine.errors import InputError
 from msdm_engine.layouts import LayoutRequest, draw_layout
-from msdm_engine.manifest import GraphSpec, Manifest
-from msdm_engine.noise import gaussian
+from msdm_engine.sampling.noise import gaussian
 from msdm_export.graphs import GraphExport
 from msdm_export.onnx_export import onnx_from_module, round_to_half, store_weights_in_half, tensor_specs
 from msdm_export.sessions import run_session, session_from_model

@@ -13,8 +13,8 @@ import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from msdm_engine.bundle.manifest import TensorSpec
 from msdm_engine.errors import NumericsError
-from msdm_engine.manifest import TensorSpec
 from msdm_export.graphs import GraphExport
 
 #: LayerNormalization is one node since opset 17; nothing used here is younger than 20.

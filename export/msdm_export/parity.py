@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from msdm_engine.schedule import dpmpp_2m_table, karras_sigmas
+from msdm_engine.sampling.schedule import dpmpp_2m_table, karras_sigmas
 from msdm_export.conditions import SIZES, Conditions, walk
 from msdm_export.reference import run_of_model
 from msdm_export.sessions import run_session, session_from_model

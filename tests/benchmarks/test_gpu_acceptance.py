@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from msdm_engine.bundle import reference_bundle
+from msdm_engine.bundle.reader import reference_bundle
 from msdm_engine.doctor.probe import probe_gpus
 
 ROOT = Path(__file__).parents[2]

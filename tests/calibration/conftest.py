@@ -12,10 +12,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from msdm_engine.bundle import Bundle
+from msdm_engine.bundle.manifest import FileEntry, GraphSpec, Manifest, Preset, Sampling, TensorSpec
+from msdm_engine.bundle.reader import Bundle
 from msdm_engine.conditions.colour import Colour
 from msdm_engine.contract import CONDITIONER, CRITIC, DENOISER, TEXT_ENCODER
-from msdm_engine.manifest import FileEntry, GraphSpec, Manifest, Preset, Sampling, TensorSpec
 from msdm_train.data.pack import write_pack
 from msdm_train.data.reader import Field, Region
 

@@ -10,12 +10,12 @@ from onnx import TensorProto, helper, numpy_helper
 from msdm_calibration.data import CalibrationData
 from msdm_calibration.marked import activations_of, load_graph, with_outputs
 from msdm_calibration.trajectory import Sessions, Visit, batches, follow
-from msdm_engine.bundle import Bundle
+from msdm_engine.bundle.reader import Bundle
 from msdm_engine.contract import CONDITIONER, CRITIC, DENOISER, TEXT_ENCODER
 from msdm_engine.engine import Engine
 from msdm_engine.errors import BackendError
-from msdm_engine.guidance import Guidance
 from msdm_engine.pairs import PairRequest
+from msdm_engine.sampling.guidance import Guidance
 
 
 @pytest.fixture

@@ -16,11 +16,11 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from msdm_engine import Bundle, Engine
-from msdm_engine.bundle import reference_bundle
+from msdm_engine.bundle.manifest import FileEntry, GraphSpec, Manifest, Preset, Sampling, TensorSpec
+from msdm_engine.bundle.reader import reference_bundle
 from msdm_engine.conditions.colour import Colour, RegionColour
 from msdm_engine.conditions.maps import maps_from_instances
 from msdm_engine.contract import CONDITIONER, CRITIC, DENOISER, TEXT_ENCODER
-from msdm_engine.manifest import FileEntry, GraphSpec, Manifest, Preset, Sampling, TensorSpec
 
 TEXT_TOKENS = 8
 STRIDE = 16

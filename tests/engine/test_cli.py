@@ -20,7 +20,7 @@ from msdm_engine.cli import main
 from msdm_engine.cli_errors import INTERRUPTED
 from msdm_engine.contract import DENOISER
 from msdm_engine.errors import MsdmError
-from msdm_engine.masks import read_instances, read_rgb
+from msdm_engine.inputs.masks import read_instances, read_rgb
 
 Run = Callable[..., Result]
 

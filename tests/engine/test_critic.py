@@ -12,11 +12,11 @@ import pytest
 from click.testing import CliRunner
 
 from msdm_engine import Bundle, Colour, Engine, PairRequest, RegionColour
+from msdm_engine.bundle.describe import critic_text
 from msdm_engine.cli import main
 from msdm_engine.conditions.maps import maps_from_instances
 from msdm_engine.contract import CRITIC
 from msdm_engine.critic import Agreement, agreement_of, image_from_pictures
-from msdm_engine.describe import critic_text
 from msdm_engine.errors import BackendError, BundleError, InputError, NumericsError
 
 #: The critic of the fake backend finds what is dark in red: 100 is, 170 is not.

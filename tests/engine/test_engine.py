@@ -17,9 +17,9 @@ from msdm_engine.conditions.decode import instances_from_maps
 from msdm_engine.conditions.maps import maps_from_instances
 from msdm_engine.contract import CONDITIONER, DENOISER, TEXT_ENCODER
 from msdm_engine.errors import BackendError, NumericsError, RequestError
-from msdm_engine.guidance import Guidance
-from msdm_engine.noise import gaussian
 from msdm_engine.pipeline.padding import Padding
+from msdm_engine.sampling.guidance import Guidance
+from msdm_engine.sampling.noise import gaussian
 
 #: Colours that 8 bits hold exactly: value v is (v - 127.5) / 127.5.
 INSIDE, OUTSIDE = (100.0, 50.0, 190.0), (170.0, 140.0, 200.0)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from msdm_engine import Bundle, Engine, Metadata, Pair, PairRequest
-from msdm_engine.guidance import Guidance
 from msdm_engine.layouts import LayoutRequest, draw_layout
-from msdm_engine.schedule import SOLVERS
+from msdm_engine.sampling.guidance import Guidance
+from msdm_engine.sampling.schedule import SOLVERS
 
 STEPS, SIDE = 2, 64
 

@@ -13,8 +13,8 @@ from msdm_engine.cli import main, sample
 from msdm_engine.conditions.metadata import Metadata
 from msdm_engine.errors import RequestError
 from msdm_engine.flags import DEFAULT_COUNT, request_from_flags
-from msdm_engine.guidance import Guidance
-from msdm_engine.request import ColourChoice, GroupRequest, Invent, Layout, Masks, SetRequest
+from msdm_engine.requests.request import ColourChoice, GroupRequest, Invent, Layout, Masks, SetRequest
+from msdm_engine.sampling.guidance import Guidance
 
 
 def options(*arguments: str) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def test_every_flag(arguments: list[str], group: GroupRequest, seed: int) -> Non
 
 def test_flags_and_file_make_one_request(tmp_path: Path) -> None:
     """So that a set begun with flags is resumed with the same request in a file."""
-    from msdm_engine.request_file import parse_request
+    from msdm_engine.requests.file import parse_request
 
     text = "version: 1\nseed: 3\ngroups: [{morphology: {layout: round, area_px: 90}, count: 2, guidance: {text: 1}}]"
     flags = options("--layout", "round", "--area", "90", "--count", "2", "--guide-text", "1", "--seed", "3")
@@ -124,7 +124,7 @@ def test_a_root_belongs_to_a_file(tmp_path: Path) -> None:
 def test_the_help_names_every_solver_layout_and_exit_code() -> None:
     from msdm_engine import errors
     from msdm_engine.layouts import LAYOUTS
-    from msdm_engine.schedule import SOLVERS
+    from msdm_engine.sampling.schedule import SOLVERS
 
     assert isinstance(sample, click.Command)
     text = " ".join(CliRunner().invoke(main, ["sample", "--help"]).output.split())

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from msdm_engine import Bundle, Engine, generate, verify_set
-from msdm_engine.compose import compose
 from msdm_engine.output.records import read_records
-from msdm_engine.request import GroupRequest, Layout, SetRequest
+from msdm_engine.requests.compose import compose
+from msdm_engine.requests.request import GroupRequest, Layout, SetRequest
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 

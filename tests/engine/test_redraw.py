@@ -15,23 +15,23 @@ from click.testing import CliRunner
 
 import msdm_engine.engine
 from msdm_engine import Engine, Pair, PairRequest
+from msdm_engine.bundle.describe import describe
 from msdm_engine.cli import main
-from msdm_engine.compose import compose
 from msdm_engine.contract import CRITIC, DENOISER
 from msdm_engine.critic import Acceptance, Agreement, agreement_of
-from msdm_engine.describe import describe
 from msdm_engine.errors import OutputError, RequestError
 from msdm_engine.gallery import write_gallery
 from msdm_engine.gallery.columns import Columns
 from msdm_engine.gallery.manifest import records
 from msdm_engine.gallery.measure import measure
-from msdm_engine.noise import gaussian, step_of_attempt
 from msdm_engine.output.job import generate
 from msdm_engine.output.png import png_text
 from msdm_engine.output.records import read_records
 from msdm_engine.output.verify import verify_set
 from msdm_engine.redraw import Redrawn, sample_accepted
-from msdm_engine.request import GroupRequest, Invent, SetRequest
+from msdm_engine.requests.compose import compose
+from msdm_engine.requests.request import GroupRequest, Invent, SetRequest
+from msdm_engine.sampling.noise import gaussian, step_of_attempt
 
 #: Invented pairs of the fake backend are noise, and so is their agreement: about 0.5, another one in each draw.
 REQUESTS = [PairRequest(index, 3, 16, 16) for index in range(7)]

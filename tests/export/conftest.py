@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from msdm_engine.bundle import Bundle
+from msdm_engine.bundle.reader import Bundle
 from msdm_export.bundle_writer import export_bundle
 from msdm_export.precision.variants import add_precision
 from msdm_train.data.pack import Pack, write_pack

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 import msdm_export.critic
 from msdm_engine import Bundle, Engine, PairRequest
-from msdm_engine.bundle_folder import entry_of
+from msdm_engine.bundle.folder import entry_of
+from msdm_engine.bundle.plan_spec import PlanSpec
 from msdm_engine.contract import CRITIC, DENOISER
 from msdm_engine.critic import image_from_pictures
 from msdm_engine.errors import BundleError, InputError, OutputError
-from msdm_engine.plan_spec import PlanSpec
 from msdm_export.bundle_writer import add_critic
 from msdm_export.cli import main
 from msdm_export.critic import export_critic

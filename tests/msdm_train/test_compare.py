@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from msdm_engine.bundle.manifest import Sampling
 from msdm_engine.conditions.colour import Colour, RegionColour, colour_from_image
 from msdm_engine.engine import Engine
 from msdm_engine.errors import BundleError, InputError, NumericsError, OutputError
-from msdm_engine.manifest import Sampling
 from msdm_engine.output.png import png_text
 from msdm_engine.pairs import Pair, PairRequest
 from msdm_train.cli import main

@@ -19,7 +19,7 @@ from msdm_calibration.quantize.rewrite import Recipe, quantised
 from msdm_calibration.quantize.samples import Samples, look
 from msdm_calibration.quantize.settings import QuantizeSettings
 from msdm_calibration.quantize.subject import Subject
-from msdm_engine.bundle import Bundle
+from msdm_engine.bundle.reader import Bundle
 
 Say = Callable[[str], None]
 #: Calibrate on what the bundle was trained on; its own judges, val and test, stay unseen.

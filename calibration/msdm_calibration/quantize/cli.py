@@ -63,7 +63,7 @@ def sensitivity(
     from msdm_calibration.quantize.sensitivity import sensitivity as run
     from msdm_calibration.quantize.settings import QuantizeSettings
     from msdm_calibration.quantize.variants import check_rest
-    from msdm_engine.bundle import Bundle
+    from msdm_engine.bundle.reader import Bundle
 
     allowed = Budget.parse(budget)
     check_rest(Bundle.open(bundle), options["rest"])
@@ -96,7 +96,7 @@ def sensitivity(
 def where(bundle: Path, size_px: int | None, batch: int) -> None:
     """Say where BUNDLE's INT8 and FP8 graphs run, and what each GPU generation can gain at most: an estimate."""
     from msdm_calibration.where import gain_lines, support_lines, works_of
-    from msdm_engine.bundle import Bundle
+    from msdm_engine.bundle.reader import Bundle
 
     works = works_of(Bundle.open(bundle), size_px, batch)
     click.echo("\n".join([*support_lines(), "", *gain_lines(works)]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from msdm_engine.manifest import Variant
+from msdm_engine.bundle.manifest import Variant
 
 
 def lines(variant: Variant) -> Iterator[str]:

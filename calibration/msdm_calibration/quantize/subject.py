@@ -17,10 +17,10 @@ from msdm_calibration.marked import with_outputs
 from msdm_calibration.quantize.targets import MATRIX, Target, Targets, flops_of, plain_graph, targets_of
 from msdm_calibration.trajectory import Arrays, See, Sessions, Visit, follow
 from msdm_engine.backends import Backend
-from msdm_engine.bundle import Bundle
+from msdm_engine.bundle.manifest import Sampling
+from msdm_engine.bundle.reader import Bundle
 from msdm_engine.contract import DENOISER, DENOISER_OUTPUTS
 from msdm_engine.errors import BundleError
-from msdm_engine.manifest import Sampling
 from msdm_engine.pairs import PairRequest
 
 FINAL = DENOISER_OUTPUTS[0]

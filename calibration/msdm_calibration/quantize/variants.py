@@ -14,11 +14,11 @@ import onnx
 from msdm_calibration.quantize.calibrate import Calibrated, Say, calibrate
 from msdm_calibration.quantize.settings import QuantizeSettings
 from msdm_calibration.quantize.targets import REASONS, plain_graph, share_below_half
-from msdm_engine.bundle import Bundle
-from msdm_engine.bundle_folder import add_to_bundle, entry_of, hashed_name, with_plans, with_variants, write_new
+from msdm_engine.bundle.folder import add_to_bundle, entry_of, hashed_name, with_plans, with_variants, write_new
+from msdm_engine.bundle.manifest import GraphSpec, Manifest, Variant
+from msdm_engine.bundle.reader import Bundle
 from msdm_engine.contract import DENOISER, FLOAT32
 from msdm_engine.errors import BundleError
-from msdm_engine.manifest import GraphSpec, Manifest, Variant
 
 
 def quantize(settings: QuantizeSettings, out: Path | None = None, say: Say = lambda _: None) -> Manifest:

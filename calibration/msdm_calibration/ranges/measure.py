@@ -25,15 +25,15 @@ from msdm_calibration.ranges.settings import RangeSettings
 from msdm_calibration.ranges.state import load_state, remove_state, save_state
 from msdm_calibration.ranges.statistics import GraphStatistics, channel_axis
 from msdm_calibration.trajectory import Sessions, Visit, batches, follow
-from msdm_engine.bundle import Bundle
-from msdm_engine.condition_ranges import condition_values, ranges_of
+from msdm_engine.bundle.manifest import Sampling
+from msdm_engine.bundle.reader import Bundle
 from msdm_engine.conditions.colour import Colour
 from msdm_engine.conditions.metadata import Metadata, TextTokenizer
 from msdm_engine.contract import DENOISER
 from msdm_engine.errors import OutputError
-from msdm_engine.manifest import Sampling
 from msdm_engine.output.png import write_atomically
 from msdm_engine.pairs import PairRequest
+from msdm_engine.requests.condition_ranges import condition_values, ranges_of
 
 REPORT = "ranges.json"
 

@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from msdm_calibration.ranges.document import ActivationRange, RangeReport
-from msdm_engine.bundle_folder import add_to_bundle
-from msdm_engine.condition_ranges import Calibrated, Ends
+from msdm_engine.bundle.folder import add_to_bundle
+from msdm_engine.bundle.manifest import Manifest
 from msdm_engine.contract import CONDITIONER, DENOISER
 from msdm_engine.errors import BundleError
-from msdm_engine.manifest import Manifest
+from msdm_engine.requests.condition_ranges import Calibrated, Ends
 
 #: Outputs that summarise the network: all that the conditioner hands to the denoiser, and the denoised estimate.
 _SUMMARY = {CONDITIONER: None, DENOISER: ("denoised",)}

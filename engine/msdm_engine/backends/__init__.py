@@ -7,11 +7,11 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from msdm_engine.bundle import Bundle
+from msdm_engine.bundle.plan_spec import PLAN_BACKENDS
+from msdm_engine.bundle.reader import Bundle
 from msdm_engine.contract import FLOAT32
 from msdm_engine.devices.contract import Buffer, Device, Work
 from msdm_engine.errors import RequestError, nearest
-from msdm_engine.plan_spec import PLAN_BACKENDS
 
 BACKENDS = ("onnxruntime", "openvino", *PLAN_BACKENDS)
 

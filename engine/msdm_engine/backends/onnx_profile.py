@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from msdm_engine.bundle import Bundle
+from msdm_engine.bundle.reader import Bundle
 from msdm_engine.errors import BackendError
 
 #: How a profile marks the event of a node's work.

@@ -10,12 +10,12 @@ import numpy as np
 from msdm_engine.backends.onnx_binding import bind_session
 from msdm_engine.backends.onnx_external import check_is_whole
 from msdm_engine.backends.providers import CPU, Provider, check_is_used, choose
-from msdm_engine.bundle import Bundle
+from msdm_engine.bundle.manifest import GraphSpec, Variant
+from msdm_engine.bundle.reader import Bundle
 from msdm_engine.contract import FLOAT32
 from msdm_engine.cores import cores
 from msdm_engine.devices.contract import Buffer, Device, Stream, Work
 from msdm_engine.errors import BackendError, DeviceError, DeviceMemoryError, RequestError
-from msdm_engine.manifest import GraphSpec, Variant
 
 MAX_THREADS = 1024
 DEFAULT = Provider()

@@ -18,7 +18,7 @@ import numpy as np
 
 from msdm_engine.backends.onnx_external import check_is_whole
 from msdm_engine.backends.openvino_rewrites import join_linear_layers, split_convolutions
-from msdm_engine.bundle import Bundle
+from msdm_engine.bundle.reader import Bundle
 from msdm_engine.contract import FLOAT32
 from msdm_engine.devices.contract import Buffer, Device, Stream, Work
 from msdm_engine.errors import BackendError, DeviceError, RequestError, nearest

@@ -10,9 +10,9 @@ import os
 import re
 from pathlib import Path
 
+from msdm_engine.bundle.plan_spec import PlanSpec
 from msdm_engine.errors import OutputError
 from msdm_engine.output.png import write_atomically
-from msdm_engine.plan_spec import PlanSpec
 
 VARIABLE = "MSDM_CACHE"
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from msdm_engine.bundle.graph_shapes import Shape, dimensions_of
+from msdm_engine.bundle.manifest import GraphSpec, Variant
 from msdm_engine.devices.contract import Buffer, Work
 from msdm_engine.devices.cuda import CudaDevice
 from msdm_engine.devices.cuda_stream import CudaStream
 from msdm_engine.errors import DeviceError
-from msdm_engine.graph_shapes import Shape, dimensions_of
-from msdm_engine.manifest import GraphSpec, Variant
 
 #: Bindings that are kept, a graph and shape each; the oldest is freed for another.
 MAX_KEPT = 16

@@ -1,7 +1,7 @@
 """Plans on a GPU: the backends ``tensorrt`` and ``tensorrt-rtx``, one implementation with two modules.
 
 A plan is run only where backend, version, compute capability, precision, graph and shape are its own
-(:func:`msdm_engine.plans.find_plan`); there is no other plan, and no other backend, that takes its place.
+(:func:`msdm_engine.bundle.plans.find_plan`); there is no other plan, and no other backend, that takes its place.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from msdm_engine.backends.runtime_cache import cache_folder
 from msdm_engine.backends.staged import MakeBuffers, StagedRuns
 from msdm_engine.backends.tensorrt_module import import_tensorrt, logger_of
 from msdm_engine.backends.tensorrt_plan import LoadedPlan
-from msdm_engine.bundle import Bundle
+from msdm_engine.bundle.graph_shapes import Shape, dimensions_of
+from msdm_engine.bundle.manifest import GraphSpec, Variant
+from msdm_engine.bundle.plans import find_plan
+from msdm_engine.bundle.reader import Bundle
 from msdm_engine.contract import FLOAT32
 from msdm_engine.devices.contract import Buffer, Device, Stream, Work
 from msdm_engine.devices.cuda import CudaDevice
 from msdm_engine.errors import BackendError, DeviceError
-from msdm_engine.graph_shapes import Shape, dimensions_of
-from msdm_engine.manifest import GraphSpec, Variant
-from msdm_engine.plans import find_plan
 
 
 class TensorRTBackend:

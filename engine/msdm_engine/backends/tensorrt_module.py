@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from msdm_engine.bundle.plan_spec import PLAN_BACKENDS
 from msdm_engine.errors import BackendError
-from msdm_engine.plan_spec import PLAN_BACKENDS
 
 #: Which module is imported, which extra of msdm brings it, and where pip finds it.
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}

@@ -9,10 +9,10 @@ import numpy as np
 
 from msdm_engine.backends.runtime_cache import cache_file, read_cache, write_cache
 from msdm_engine.backends.tensorrt_module import log_of
+from msdm_engine.bundle.manifest import GraphSpec, Variant
+from msdm_engine.bundle.plan_spec import PLAN_BACKENDS, PlanSpec
 from msdm_engine.devices.cuda import CudaDevice
 from msdm_engine.errors import BackendError
-from msdm_engine.manifest import GraphSpec, Variant
-from msdm_engine.plan_spec import PLAN_BACKENDS, PlanSpec
 
 REBUILD = "build the plan again on a machine with this GPU: `msdm-export inspect BUNDLE` prints the command"
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from msdm_engine.backends import runs_on_cpu
 from msdm_engine.bench.setting import Plan, Setting, as_given, in_process
-from msdm_engine.bundle import Bundle
+from msdm_engine.bundle.reader import Bundle
 from msdm_engine.contract import FLOAT32
 from msdm_engine.cores import cores
 from msdm_engine.output.job import processor_name

@@ -17,18 +17,18 @@ import numpy as np
 from msdm_engine.backends import runs_on_cpu
 from msdm_engine.backends.onnx_profile import products_of
 from msdm_engine.bench.setting import Plan, Setting
-from msdm_engine.bundle import Bundle
-from msdm_engine.compose import ComposedGroup, compose
+from msdm_engine.bundle.manifest import GraphSpec
+from msdm_engine.bundle.reader import Bundle
 from msdm_engine.contract import DENOISER
 from msdm_engine.engine import Engine
 from msdm_engine.errors import BackendError, MsdmError
-from msdm_engine.manifest import GraphSpec
 from msdm_engine.output.job import fill, set_header
 from msdm_engine.output.sink import OutputChoice
 from msdm_engine.output.verify import verify_set
 from msdm_engine.pairs import PairRequest
 from msdm_engine.pipeline.padding import Padding
-from msdm_engine.request import GroupRequest, Layout, SetRequest
+from msdm_engine.requests.compose import ComposedGroup, compose
+from msdm_engine.requests.request import GroupRequest, Layout, SetRequest
 from msdm_engine.stage_clock import StageClocks
 
 PERCENTILES = (50, 90, 99)

@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msdm_engine.errors import InputError, OutputError
+from msdm_engine.inputs.picture_header import picture_header
 from msdm_engine.output.records import MANIFEST_FILE, NOTICE, SET_FILE, check_is_folder, read_header, read_records
 from msdm_engine.output.verify import verify_set
 from msdm_engine.pairs import MAX_SIDE_PX, MIN_SIDE_PX
-from msdm_engine.picture_header import picture_header
 
 MAX_TEXT_CHARACTERS = 4096
 MAX_SEED = 2**64 - 1

@@ -7,8 +7,8 @@ import importlib.util
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from msdm_engine.bundle.plan_spec import DATA_CENTRE_TARGETS, PLAN_BACKENDS
 from msdm_engine.doctor.probe import Probe
-from msdm_engine.plan_spec import DATA_CENTRE_TARGETS, PLAN_BACKENDS
 
 #: Distributions by what they are for; the first name of a group that is installed is the one that counts.
 ONNX_RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml")

@@ -15,8 +15,8 @@ from msdm_engine.conditions.colour import Colour, RegionColour, colour_from_imag
 from msdm_engine.errors import InputError
 from msdm_engine.gallery.manifest import Record
 from msdm_engine.gallery.outlines import outline_text
+from msdm_engine.inputs.masks import read_instances, read_rgb
 from msdm_engine.layouts.statistics import nuclei_of
-from msdm_engine.masks import read_instances, read_rgb
 from msdm_engine.output.records import MANIFEST_FILE
 
 #: Bins of the colour histograms, over 0 to 255.

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msdm_engine.errors import OutputError
+from msdm_engine.inputs.masks import mask_files, read_instances
 from msdm_engine.layouts.sheet import MapSheet
-from msdm_engine.masks import mask_files, read_instances
 from msdm_engine.output.png import png_bytes, write_atomically
 from msdm_engine.output.records import SHEET_FILE
 

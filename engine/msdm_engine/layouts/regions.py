@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msdm_engine.errors import InputError
+from msdm_engine.inputs.masks import read_instances
 from msdm_engine.layouts.fields import Grid, smooth_noise
-from msdm_engine.masks import read_instances
 
 #: Cells of the coarse grid along the shorter side; the border is interpolated between them.
 CELLS = 96
@@ -70,7 +70,7 @@ def read_regions(path: Path) -> NDArray[np.uint8]:
         path: PNG or TIFF with one channel of 8 or 16 bits, values 0 to 255.
 
     Raises:
-        InputError: as :func:`msdm_engine.masks.read_instances`, another type, or a value above 255.
+        InputError: as :func:`msdm_engine.inputs.masks.read_instances`, another type, or a value above 255.
     """
     read_instances(path)  # refuses what is damaged, too large, coloured or no label image
     values = None if path.suffix.lower() == ".npy" else cv2.imread(str(path), cv2.IMREAD_UNCHANGED)

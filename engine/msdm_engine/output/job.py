@@ -14,8 +14,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from msdm_engine.bundle import Bundle
-from msdm_engine.compose import ComposedGroup, compose
+from msdm_engine.bundle.reader import Bundle
 from msdm_engine.conditions.metadata import TextTokenizer
 from msdm_engine.contract import FLOAT32
 from msdm_engine.engine import Engine
@@ -26,9 +25,10 @@ from msdm_engine.output.records import NOTICE, SHEET_FILE
 from msdm_engine.output.shard import Shard
 from msdm_engine.output.sink import OutputChoice
 from msdm_engine.pairs import Pair, PairRequest
-from msdm_engine.range_check import RangeCheck
 from msdm_engine.redraw import Redrawn, check_critic_is_asked, sample_accepted
-from msdm_engine.request import SetRequest
+from msdm_engine.requests.compose import ComposedGroup, compose
+from msdm_engine.requests.range_check import RangeCheck
+from msdm_engine.requests.request import SetRequest
 from msdm_engine.stage_clock import StageClocks
 
 FOLDERS = OutputChoice()

@@ -13,8 +13,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from msdm_engine.compose import ComposedGroup
 from msdm_engine.errors import RequestError
+from msdm_engine.requests.compose import ComposedGroup
 
 _TEXT = re.compile(r"([0-9]{1,6})/([0-9]{1,6})")
 

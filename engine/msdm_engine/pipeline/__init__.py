@@ -8,5 +8,5 @@
 - ``run``: batches one after another, errors, and a batch halved where memory ends
 - ``runtime``: what an engine keeps between its runs
 
-What it computes is :func:`msdm_engine.sampler.sample`, to the bit. docs/runtime.md says how to read it.
+What it computes is :func:`msdm_engine.sampling.sampler.sample`, to the bit. docs/runtime.md says how to read it.
 """

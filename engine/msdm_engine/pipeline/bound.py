@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 
 from msdm_engine.backends import Backend
-from msdm_engine.bundle import Bundle
+from msdm_engine.bundle.manifest import GraphSpec, Variant
+from msdm_engine.bundle.reader import Bundle
 from msdm_engine.contract import FLOAT32
 from msdm_engine.devices.contract import Buffer, Device, Stream, Work
 from msdm_engine.errors import DeviceError
-from msdm_engine.manifest import GraphSpec, Variant
 from msdm_engine.pipeline.checks import check_output
 
 Specs = Mapping[str, GraphSpec | Variant]

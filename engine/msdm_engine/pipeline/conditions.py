@@ -8,16 +8,16 @@ from threading import Lock
 import numpy as np
 
 from msdm_engine.backends import Backend
-from msdm_engine.bundle import Bundle
+from msdm_engine.bundle.reader import Bundle
 from msdm_engine.conditions.maps import class_maps_from_instances, maps_from_instances
 from msdm_engine.conditions.metadata import TextTokenizer
 from msdm_engine.contract import CONDITIONER_INPUTS, IMAGE_CHANNELS, TEXT_ENCODER
 from msdm_engine.errors import RequestError
-from msdm_engine.guidance import WITHOUT, without
-from msdm_engine.noise import gaussian, step_of_attempt
 from msdm_engine.pairs import PairRequest
 from msdm_engine.pipeline.checks import check_finite, check_output, finite_rows
 from msdm_engine.pipeline.padding import Padding
+from msdm_engine.sampling.guidance import WITHOUT, without
+from msdm_engine.sampling.noise import gaussian, step_of_attempt
 
 #: Encoded texts kept; a set may have as many texts as pairs.
 MAX_TEXTS = 1024

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from msdm_engine.bundle.graph_shapes import Shape, dimensions_of, shapes_of
+from msdm_engine.bundle.manifest import TensorSpec
 from msdm_engine.contract import (
     CONDITIONER,
     CRITIC,
@@ -24,8 +26,6 @@ from msdm_engine.contract import (
 )
 from msdm_engine.devices.contract import Place
 from msdm_engine.errors import BundleError
-from msdm_engine.graph_shapes import Shape, dimensions_of, shapes_of
-from msdm_engine.manifest import TensorSpec
 from msdm_engine.pipeline.bound import Specs
 from msdm_engine.pipeline.padding import Padding
 from msdm_engine.pipeline.setting import Segment, Setting, segments

@@ -195,7 +195,7 @@ class Lane:
         return Part(noise_set, noise, self._graphs[-1])
 
     def _step(self, slot: int, row: int, noise: Buffer) -> Work:
-        """One row of the table: x' and D of x and the D before, as in :func:`msdm_engine.sampler.trajectory`."""
+        """One row of the table: x' and D of x and the D before (:func:`msdm_engine.sampling.sampler.trajectory`)."""
         setting, buffers = self.setting, self.buffers
         last = row == len(setting.rows) - 1
         x, d_prev = (

@@ -43,7 +43,7 @@ def check_last_state(batch: Batch, lane: Lane, slot: int, conditions: Conditions
 
 
 def _by_steps(batch: Batch, lane: Lane, conditions: Conditions, backend: Backend) -> None:
-    """The batch as :func:`msdm_engine.sampler.trajectory` computes it; NumericsError where a value is not finite."""
+    """As :func:`msdm_engine.sampling.sampler.trajectory` computes it; NumericsError where a value is not finite."""
     setting, needs, filled = lane.setting, lane.needs, batch.filled
     context = _context(batch, lane, conditions, backend)
     weights = np.array([[weight] * setting.batch for _, weight in setting.branches], np.float32)

@@ -14,9 +14,8 @@ from typing import Generic
 
 import numpy as np
 
+from msdm_engine.bundle.manifest import Sampling
 from msdm_engine.errors import DeviceMemoryError
-from msdm_engine.guidance import Guidance
-from msdm_engine.manifest import Sampling
 from msdm_engine.pipeline.batches import Batch, Batches, size_of
 from msdm_engine.pipeline.conditions import Conditions, write_noise, write_start
 from msdm_engine.pipeline.flight import Flight, HandOver, Made
@@ -25,6 +24,7 @@ from msdm_engine.pipeline.order import Order
 from msdm_engine.pipeline.replay import check_last_state
 from msdm_engine.pipeline.runtime import Runtime
 from msdm_engine.pipeline.setting import Setting
+from msdm_engine.sampling.guidance import Guidance
 
 
 class Run(Generic[Made]):

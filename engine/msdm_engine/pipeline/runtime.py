@@ -7,7 +7,7 @@ from threading import RLock
 from weakref import WeakSet
 
 from msdm_engine.backends import Backend
-from msdm_engine.bundle import Bundle
+from msdm_engine.bundle.reader import Bundle
 from msdm_engine.devices.contract import Device, Stream
 from msdm_engine.devices.host import HostStream
 from msdm_engine.pipeline.batches import Size

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from msdm_engine.guidance import WITHOUT, Guidance
-from msdm_engine.manifest import Sampling
+from msdm_engine.bundle.manifest import Sampling
+from msdm_engine.sampling.guidance import WITHOUT, Guidance
 
 #: Leaves out everything that a request may say: its conditions are the same for all.
 EVERYTHING = WITHOUT["none"]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from msdm_engine.backends import Backend
-from msdm_engine.bundle import Bundle
+from msdm_engine.bundle.reader import Bundle
 from msdm_engine.devices.contract import Buffer, Device, Stream, Work
 from msdm_engine.devices.cuda_memory import view_of_host
 from msdm_engine.pipeline.bound import on_copies, specs_of

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from msdm_engine.bundle.manifest import GraphSpec, TensorSpec, Variant
 from msdm_engine.devices.cuda_memory import view_of_host
-from msdm_engine.manifest import GraphSpec, TensorSpec, Variant
 from msdm_engine.rehearsal.cuda import ILLEGAL_ADDRESS, OK, RehearsedCuda
 
 Arrays = dict[str, np.ndarray]

@@ -59,7 +59,7 @@ def ray_command(
     context = click.get_current_context()
     context.find_root().obj = log = Log(quiet=quiet, verbose=verbose, as_json=log_json)
     from msdm_engine.output.sink import OutputChoice
-    from msdm_engine.request_file import load_request
+    from msdm_engine.requests.file import load_request
     from msdm_engine.scale.ray_job import RayJob, run_ray
 
     job = RayJob(

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from msdm_engine import errors
-from msdm_engine.bundle import Bundle
-from msdm_engine.compose import ComposedGroup, compose
+from msdm_engine.bundle.reader import Bundle
 from msdm_engine.contract import FLOAT32
 from msdm_engine.engine import Engine
 from msdm_engine.errors import BackendError, MsdmError, RequestError
@@ -25,7 +24,8 @@ from msdm_engine.output.merge import merge_shards
 from msdm_engine.output.shard import Shard
 from msdm_engine.output.sink import OutputChoice
 from msdm_engine.redraw import check_critic_is_asked
-from msdm_engine.request import SetRequest
+from msdm_engine.requests.compose import ComposedGroup, compose
+from msdm_engine.requests.request import SetRequest
 
 MAX_WORKERS = 4096
 #: Shards for each worker: what a death costs, against the padding of more, smaller shards.

@@ -17,7 +17,7 @@ FOLDER = click.Path(path_type=Path)
 @click.option("--commands", is_flag=True, help="also the polygraphy and trtexec commands that reproduce each plan")
 def inspect(bundle: Path | None, profile: str | None, commands: bool) -> None:
     """Say what BUNDLE [default: the reference bundle] holds and costs, where it runs, and what is missing here."""
-    from msdm_engine.bundle import Bundle
+    from msdm_engine.bundle.reader import Bundle
     from msdm_engine.doctor.probe import probe_gpus
     from msdm_export.inspect.report import graph_lines, layer_lines, missing_lines, plan_lines
     from msdm_export.plans.profiles import parse_profiles

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from msdm_engine.bundle import Bundle
-from msdm_engine.plan_spec import PlanSpec
+from msdm_engine.bundle.plan_spec import PlanSpec
+from msdm_engine.bundle.reader import Bundle
 from msdm_export.plans.profiles import input_shapes
 
 

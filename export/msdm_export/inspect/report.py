@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import onnx
 
-from msdm_engine.bundle import Bundle
+from msdm_engine.bundle.plan_spec import PLAN_BACKENDS
+from msdm_engine.bundle.plans import build_command, is_stale
+from msdm_engine.bundle.reader import Bundle
 from msdm_engine.contract import FLOAT32
 from msdm_engine.doctor.probe import Probe
-from msdm_engine.plan_spec import PLAN_BACKENDS
-from msdm_engine.plans import build_command, is_stale
 from msdm_export.inspect.commands import polygraphy_command, trtexec_command
 from msdm_export.plans.cost import Cost, cost_of
 from msdm_export.plans.profiles import Profile, input_shapes

@@ -8,13 +8,13 @@ from contextlib import ExitStack, contextmanager
 import numpy as np
 
 from msdm_engine.backends import Backend, open_backend
-from msdm_engine.bundle import Bundle
+from msdm_engine.bundle.manifest import GraphSpec, Variant
+from msdm_engine.bundle.plan_spec import PLAN_BACKENDS, PlanSpec
+from msdm_engine.bundle.plans import build_command, is_stale
+from msdm_engine.bundle.reader import Bundle
 from msdm_engine.contract import DENOISER, TEXT_ENCODER
 from msdm_engine.doctor.probe import probe_gpus
 from msdm_engine.errors import BackendError
-from msdm_engine.manifest import GraphSpec, Variant
-from msdm_engine.plan_spec import PLAN_BACKENDS, PlanSpec
-from msdm_engine.plans import build_command, is_stale
 from msdm_export.conditions import WEIGHTS, Arrays, Run, Size
 from msdm_export.ladder.errors import Tolerance
 from msdm_export.ladder.rungs import Rung

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from msdm_engine.bundle import Bundle, command_that_makes
+from msdm_engine.bundle.plan_spec import QUANTIZED
+from msdm_engine.bundle.reader import Bundle, command_that_makes
 from msdm_engine.contract import CRITIC, DENOISER, FLOAT32
-from msdm_engine.plan_spec import QUANTIZED
 from msdm_export.conditions import Arrays, Run, Size
 from msdm_export.ladder.errors import Tolerance
 from msdm_export.ladder.rounded import depths, quantised_depths, rounded

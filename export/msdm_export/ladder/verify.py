@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from msdm_engine import Engine, PairRequest
-from msdm_engine.bundle import Bundle
+from msdm_engine.bundle.reader import Bundle
 from msdm_engine.conditions.colour import Colour
 from msdm_engine.conditions.metadata import Metadata
 from msdm_engine.contract import FLOAT32

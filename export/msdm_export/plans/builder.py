@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from msdm_engine.backends.tensorrt_module import log_of
+from msdm_engine.bundle.plan_spec import PLAN_BACKENDS, Range
 from msdm_engine.errors import BackendError, InputError, RequestError
-from msdm_engine.plan_spec import PLAN_BACKENDS, Range
 from msdm_export.plans.network_walk import Layer, walk
 from msdm_export.plans.options import BuildOptions
 from msdm_export.plans.profiles import input_shapes

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
+from msdm_engine.bundle.plan_spec import PLAN_BACKENDS
 from msdm_engine.errors import RequestError
-from msdm_engine.plan_spec import PLAN_BACKENDS
 
 FOLDER = click.Path(path_type=Path)
 

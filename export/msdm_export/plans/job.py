@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from msdm_engine.bundle import Bundle
-from msdm_engine.bundle_folder import check_may_change, claimed
+from msdm_engine.bundle.folder import check_may_change, claimed
+from msdm_engine.bundle.plan_spec import PLAN_FOLDER, PLAN_PRECISIONS, PlanSpec, Range
+from msdm_engine.bundle.reader import Bundle
 from msdm_engine.doctor.probe import probe_gpus
 from msdm_engine.errors import BackendError, RequestError, nearest
-from msdm_engine.plan_spec import PLAN_FOLDER, PLAN_PRECISIONS, PlanSpec, Range
 from msdm_export.plans.builder import (
     build_plan,
     check_options,

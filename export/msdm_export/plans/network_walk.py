@@ -22,10 +22,10 @@ from typing import Any
 
 import onnx
 
-from msdm_engine.bundle import command_that_makes
+from msdm_engine.bundle.manifest import TensorSpec
+from msdm_engine.bundle.reader import command_that_makes
 from msdm_engine.contract import DENOISER, DENOISER_INPUTS, DENOISER_OUTPUTS, FLOAT32
 from msdm_engine.errors import BackendError
-from msdm_engine.manifest import TensorSpec
 from msdm_export.plans.source import Source
 
 #: TensorRT's name of the type that matrix work runs in; quantised nodes read DEQUANTIZE layers of this type.

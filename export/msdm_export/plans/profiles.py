@@ -2,8 +2,8 @@
 
 ``SIZE:BATCHES[:BRANCHES]``, as in ``128:1,8,32`` or ``128x256:8:1,2``: each combination is one static plan of the
 denoiser, whose CUDA graph is captured once. A run without guidance has one branch; each guided modality adds one
-(:meth:`msdm_engine.guidance.Guidance.branches`), and rows outside the guidance interval still run one. With dynamic
-shapes a profile is one plan from the smallest to the largest value, best at the one in the middle of the list.
+(:meth:`msdm_engine.sampling.guidance.Guidance.branches`), and rows outside the guidance interval still run one. With
+dynamic shapes a profile is one plan from the smallest to the largest value, best at the one in the middle of the list.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from msdm_engine.bundle.graph_shapes import shapes_of, split_dimension
+from msdm_engine.bundle.manifest import MAX_BATCH, GraphSpec, Variant
+from msdm_engine.bundle.plan_spec import Range
 from msdm_engine.contract import CONDITIONER, TEXT_ENCODER
 from msdm_engine.errors import BundleError, RequestError
-from msdm_engine.graph_shapes import shapes_of, split_dimension
-from msdm_engine.guidance import WITHOUT
-from msdm_engine.manifest import MAX_BATCH, GraphSpec, Variant
 from msdm_engine.pairs import MAX_SIDE_PX, MIN_SIDE_PX
-from msdm_engine.plan_spec import Range
+from msdm_engine.sampling.guidance import WITHOUT
 
 MAX_BRANCHES = len(WITHOUT)
 FORM = "SIZE:BATCHES[:BRANCHES], as in 128:1,8,32 or 128x256:8:1,2"

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import onnx
 
-from msdm_engine.bundle import Bundle
-from msdm_engine.manifest import GraphSpec, Variant
+from msdm_engine.bundle.manifest import GraphSpec, Variant
+from msdm_engine.bundle.reader import Bundle
 
 #: Where `msdm-export precision` lists the nodes that stay float32, each rule with its reason.
 KEPT = "float32"

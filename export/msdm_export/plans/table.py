@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from msdm_engine.plan_spec import PlanSpec
+from msdm_engine.bundle.plan_spec import PlanSpec
 from msdm_export.plans.job import Row
 
 #: Layer types worth a column; the rest are shapes, constants and casts, which a plan fuses away.

@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from msdm_engine.bundle.plan_spec import DATA_CENTRE_TARGETS
 from msdm_engine.errors import RequestError, nearest
-from msdm_engine.plan_spec import DATA_CENTRE_TARGETS
 
 #: Capabilities that TensorRT for RTX names (version 1.7); a newer one is asked for its own list.
 RTX_TARGETS = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_120", "sm_121")

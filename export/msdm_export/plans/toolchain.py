@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from msdm_engine.backends.tensorrt_module import HOW, MODULES, logger_of
+from msdm_engine.bundle.plan_spec import PLAN_BACKENDS
 from msdm_engine.errors import BackendError, RequestError, nearest
-from msdm_engine.plan_spec import PLAN_BACKENDS
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from msdm_engine.bundle import Bundle
-from msdm_engine.bundle_folder import check_may_change, entry_of, write_new
+from msdm_engine.bundle.folder import check_may_change, entry_of, write_new
+from msdm_engine.bundle.manifest import MANIFEST, Manifest
+from msdm_engine.bundle.plan_spec import PLAN_FOLDER, PlanSpec
+from msdm_engine.bundle.reader import Bundle
 from msdm_engine.errors import BundleError, OutputError
-from msdm_engine.manifest import MANIFEST, Manifest
 from msdm_engine.output.png import write_atomically
-from msdm_engine.plan_spec import PLAN_FOLDER, PlanSpec
 
 
 def bundle_to_build_in(bundle: Path | None, out: Path | None) -> Path:
@@ -40,7 +40,7 @@ def bundle_to_build_in(bundle: Path | None, out: Path | None) -> Path:
 
 
 def add_plan(folder: Path, name: str, spec: PlanSpec, data: bytes) -> PlanSpec:
-    """Writes a plan and enters it in the manifest; the caller holds the folder, see :mod:`msdm_engine.bundle_folder`.
+    """Writes a plan and enters it in the manifest; the caller holds the folder, see :mod:`msdm_engine.bundle.folder`.
 
     The plan comes first: a manifest never names what is not there. An interruption between the two leaves a file that
     the manifest does not name, or names by an older hash and so refuses; the next build of it replaces either.

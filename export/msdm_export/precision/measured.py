@@ -16,7 +16,7 @@ from typing import Any
 import onnx
 from onnx import numpy_helper
 
-from msdm_engine.bundle import Bundle
+from msdm_engine.bundle.reader import Bundle
 from msdm_engine.errors import InputError
 from msdm_export.precision.formats import Format
 from msdm_export.precision.graph import Graph

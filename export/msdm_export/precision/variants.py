@@ -11,8 +11,7 @@ from typing import Any
 import onnx
 from onnx import TensorProto, shape_inference, version_converter
 
-from msdm_engine.bundle import Bundle
-from msdm_engine.bundle_folder import (
+from msdm_engine.bundle.folder import (
     add_to_bundle,
     check_may_change,
     entry_of,
@@ -21,10 +20,11 @@ from msdm_engine.bundle_folder import (
     with_variants,
     write_new,
 )
+from msdm_engine.bundle.manifest import Manifest, Variant
+from msdm_engine.bundle.reader import Bundle
 from msdm_engine.conditions.metadata import TextTokenizer
 from msdm_engine.contract import CRITIC
 from msdm_engine.errors import BundleError
-from msdm_engine.manifest import Manifest, Variant
 from msdm_export.conditions import Conditions, Size
 from msdm_export.onnx_export import tensor_specs
 from msdm_export.precision.formats import Format, format_named

@@ -58,7 +58,7 @@ def evaluate(test_log: Path | None, again: str, tell: bool, **options: Any) -> N
 @click.option("--store", is_flag=True, help="make what was chosen the default of BUNDLE")
 def tune(evaluator: Path | None, encoder: str, store: bool, **options: Any) -> None:
     """Choose solver, steps, guidance and noise range on val, by closeness to real pictures, mask fidelity and cost."""
-    from msdm_engine.bundle import Bundle
+    from msdm_engine.bundle.reader import Bundle
     from msdm_train.data.pack import Pack
     from msdm_train.evaluation.encoder import open_encoder
     from msdm_train.evaluation.networks import open_evaluator

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from msdm_engine.bundle import Bundle
+from msdm_engine.bundle.reader import Bundle
 from msdm_engine.engine import Engine
 from msdm_engine.errors import InputError
 from msdm_train.data.crops import Crop, windows

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from msdm_engine.bundle.manifest import Sampling
 from msdm_engine.engine import Engine
 from msdm_engine.errors import OutputError
-from msdm_engine.guidance import Guidance
-from msdm_engine.manifest import Sampling
 from msdm_engine.pairs import Pair, PairRequest
+from msdm_engine.sampling.guidance import Guidance
 from msdm_train.data.crops import Crop, group_of, request_of
 from msdm_train.evaluation.context import Change
 from msdm_train.evaluation.samples import Sample, load_samples, save_samples

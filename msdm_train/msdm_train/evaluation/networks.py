@@ -9,8 +9,8 @@ from typing import NoReturn
 
 import numpy as np
 
+from msdm_engine.bundle.manifest import Manifest
 from msdm_engine.errors import InputError
-from msdm_engine.manifest import Manifest
 from msdm_train.data.pack import Pack
 from msdm_train.evaluation.context import Segment
 

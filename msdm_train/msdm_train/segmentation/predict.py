@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from msdm_engine.conditions.decode import instances_from_maps
 from msdm_engine.errors import InputError
-from msdm_engine.masks import read_rgb
+from msdm_engine.inputs.masks import read_rgb
 from msdm_engine.output.png import png_bytes, write_atomically
 from msdm_train.segmentation.batches import pixels_from_images
 from msdm_train.segmentation.checkpoint import SegmenterInfo, load_segmenter_network

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from msdm_engine.errors import InputError, RequestError
-from msdm_engine.masks import read_instances, read_rgb
+from msdm_engine.inputs.masks import read_instances, read_rgb
 from msdm_train.data.batches import window_place
 from msdm_train.data.pack import Pack
 from msdm_train.evaluation.samples import Sample

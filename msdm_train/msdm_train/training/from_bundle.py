@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from msdm_engine.bundle import TOKENIZER, Bundle
+from msdm_engine.bundle.reader import TOKENIZER, Bundle
 from msdm_engine.errors import BundleError, InputError
 from msdm_train.model.config import ModelConfig
 from msdm_train.model.msdm import MSDM

@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from msdm_engine.schedule import karras_sigmas
+from msdm_engine.sampling.schedule import karras_sigmas
 from msdm_train.data.batches import Batch
 from msdm_train.model.msdm import MSDM
 

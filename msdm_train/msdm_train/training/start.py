@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from msdm_engine.bundle.manifest import MANIFEST
 from msdm_engine.errors import InputError, RequestError
-from msdm_engine.manifest import MANIFEST
 from msdm_train.data.pack import Pack
 from msdm_train.data.vocabulary import tokenizer_json
 from msdm_train.model.config import ModelConfig, TextConfig, preset

@@ -13,9 +13,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from msdm_calibration.quantize.settings import QuantizeSettings
-from msdm_engine.bundle import Bundle
+from msdm_engine.bundle.manifest import FileEntry, Manifest
+from msdm_engine.bundle.reader import Bundle
 from msdm_engine.contract import DENOISER
-from msdm_engine.manifest import FileEntry, Manifest
 
 CHANNELS = 16
 #: Of the second convolution's input: one channel is this much larger than the others.

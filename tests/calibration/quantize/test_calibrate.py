@@ -18,7 +18,7 @@ from msdm_calibration.quantize.samples import Layer, look
 from msdm_calibration.quantize.settings import QuantizeSettings
 from msdm_calibration.quantize.subject import Subject, relative_l2
 from msdm_calibration.quantize.targets import targets_of
-from msdm_engine.bundle import Bundle
+from msdm_engine.bundle.reader import Bundle
 from msdm_engine.errors import BundleError, InputError, RequestError
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from msdm_calibration.quantize.settings import QuantizeSettings
 from msdm_calibration.quantize.variants import quantize
-from msdm_engine.bundle import Bundle, reference_bundle
+from msdm_engine.bundle.reader import Bundle, reference_bundle
 from msdm_engine.contract import DENOISER
 from msdm_export.plans.job import BuildRequest, build
 from msdm_export.precision.variants import add_precision

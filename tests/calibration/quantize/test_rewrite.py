@@ -12,7 +12,7 @@ from msdm_calibration.quantize.rewrite import Recipe, as_stored, migrated, quant
 from msdm_calibration.quantize.samples import Layer
 from msdm_calibration.quantize.settings import QuantizeSettings
 from msdm_calibration.trajectory import Visit
-from msdm_engine.bundle import Bundle
+from msdm_engine.bundle.reader import Bundle
 from msdm_engine.contract import DENOISER
 from msdm_engine.errors import BundleError
 

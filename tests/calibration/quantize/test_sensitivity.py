@@ -15,7 +15,7 @@ from msdm_calibration.quantize.front_plot import plot, write_report
 from msdm_calibration.quantize.kept_errors import KeptErrors
 from msdm_calibration.quantize.sensitivity import Block, Candidate, front, largest_within, sensitivity
 from msdm_calibration.quantize.settings import QuantizeSettings
-from msdm_engine.bundle import Bundle
+from msdm_engine.bundle.reader import Bundle
 from msdm_engine.contract import DENOISER
 from msdm_engine.errors import InputError, OutputError, RequestError
 

@@ -17,7 +17,7 @@ from msdm_calibration.quantize.variants import quantize
 from msdm_engine.backends import open_backend
 from msdm_engine.bench.setting import Setting
 from msdm_engine.bench.worker import denoiser_inputs
-from msdm_engine.bundle import Bundle
+from msdm_engine.bundle.reader import Bundle
 from msdm_engine.contract import DENOISER
 from msdm_engine.engine import Engine
 from msdm_engine.errors import BackendError, BundleError, RequestError

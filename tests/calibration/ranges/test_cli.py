@@ -14,7 +14,7 @@ from msdm_calibration.ranges.measure import REPORT
 from msdm_calibration.ranges.page import PAGE
 from msdm_calibration.ranges.store import store
 from msdm_calibration.ranges.summary import summary_of
-from msdm_engine.bundle import Bundle
+from msdm_engine.bundle.reader import Bundle
 from msdm_engine.errors import BundleError
 
 

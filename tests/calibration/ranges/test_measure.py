@@ -16,7 +16,7 @@ from msdm_calibration.ranges.settings import RangeSettings
 from msdm_calibration.ranges.state import STATE
 from msdm_calibration.trajectory import Visit, follow
 from msdm_engine.backends import open_backend
-from msdm_engine.bundle import Bundle
+from msdm_engine.bundle.reader import Bundle
 from msdm_engine.contract import DENOISER
 from msdm_engine.errors import InputError, OutputError, RequestError
 

@@ -19,13 +19,13 @@ from msdm_engine.backends import BACKENDS, open_backend
 from msdm_engine.backends import tensorrt as backend_module
 from msdm_engine.backends.runtime_cache import cache_file, cache_folder
 from msdm_engine.backends.tensorrt import TensorRTBackend
+from msdm_engine.bundle.graph_shapes import dimensions_of, shapes_of
+from msdm_engine.bundle.plan_spec import PlanSpec
 from msdm_engine.contract import CONDITIONER, DENOISER, TEXT_ENCODER
 from msdm_engine.devices.contract import Buffer
 from msdm_engine.devices.cuda import CudaDevice
 from msdm_engine.devices.host import HostDevice
 from msdm_engine.errors import BackendError, BundleError, DeviceError, OutputError, RequestError
-from msdm_engine.graph_shapes import dimensions_of, shapes_of
-from msdm_engine.plan_spec import PlanSpec
 from msdm_engine.rehearsal.cuda import RehearsedCuda
 from msdm_engine.rehearsal.tensorrt import RehearsedTensorRT, Specialisation, plan_bytes
 

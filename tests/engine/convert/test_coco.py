@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from msdm_engine.convert.job import convert_set
-from msdm_engine.masks import read_rgb
+from msdm_engine.inputs.masks import read_rgb
 from msdm_engine.output.records import NOTICE
 
 # pycocotools 2.0.11 hands its arrays to NumPy 2 without the `copy` keyword; harmless, and not ours to change.

@@ -9,7 +9,7 @@ import pytest
 
 from msdm_engine.convert.job import convert_set
 from msdm_engine.convert.mat5 import HEADER_TEXT_BYTES, mat5_bytes
-from msdm_engine.masks import read_rgb
+from msdm_engine.inputs.masks import read_rgb
 from msdm_engine.output.records import NOTICE
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from msdm_engine.convert.job import convert_set
-from msdm_engine.masks import read_rgb
+from msdm_engine.inputs.masks import read_rgb
 from msdm_engine.output.records import NOTICE
 
 

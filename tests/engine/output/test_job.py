@@ -24,7 +24,7 @@ from msdm_engine.output.job import generate, processor_name
 from msdm_engine.output.png import PNG_CODEC, png_bytes, png_text
 from msdm_engine.output.records import read_records
 from msdm_engine.output.verify import verify_set
-from msdm_engine.request import ColourChoice, GroupRequest, Invent, Layout, Masks, SetRequest
+from msdm_engine.requests.request import ColourChoice, GroupRequest, Invent, Layout, Masks, SetRequest
 
 GROUP = GroupRequest(Layout("round", {"crowding": 0.2}), count=5, steps=3, preset="lilac-round")
 REQUEST = SetRequest((GROUP,), seed=4)
@@ -195,7 +195,7 @@ def test_a_mask_that_becomes_unreadable_midway(
     request = SetRequest((GroupRequest(Masks(mask_folder), count=6),))
     make(tmp_path / "whole", bundle_folder, request)
     third = (mask_folder / "m2.png").read_bytes()
-    original = msdm_engine.compose.read_instances
+    original = msdm_engine.requests.compose.read_instances
     reads = iter(range(1000))
 
     def read(path: Path) -> np.ndarray:
@@ -203,7 +203,7 @@ def test_a_mask_that_becomes_unreadable_midway(
             (mask_folder / "m2.png").write_bytes(b"lost")
         return original(path)
 
-    monkeypatch.setattr(msdm_engine.compose, "read_instances", read)
+    monkeypatch.setattr(msdm_engine.requests.compose, "read_instances", read)
     with pytest.raises(InputError, match=r"m2\.png cannot be read"):
         make(tmp_path / "out", bundle_folder, request)
     found = verify_set(tmp_path / "out")

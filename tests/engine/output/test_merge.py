@@ -13,14 +13,14 @@ from click.testing import CliRunner
 
 from msdm_engine import Bundle
 from msdm_engine.cli import main
-from msdm_engine.compose import compose
 from msdm_engine.errors import InputError, MsdmError, RequestError
 from msdm_engine.output.job import generate
 from msdm_engine.output.merge import merge_shards
 from msdm_engine.output.shard import Shard
 from msdm_engine.output.sink import OutputChoice
 from msdm_engine.output.verify import verify_set
-from msdm_engine.request import GroupRequest, Invent, Layout, SetRequest
+from msdm_engine.requests.compose import compose
+from msdm_engine.requests.request import GroupRequest, Invent, Layout, SetRequest
 
 GROUP = GroupRequest(Layout("round", {"crowding": 0.2}), count=5, steps=2, preset="lilac-round")
 #: Batches of two: pairs 0 1, 2 3, 4 of the first group and 5 6, 7 of the second.

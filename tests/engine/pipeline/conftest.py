@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from msdm_engine import Bundle, Engine, PairRequest
+from msdm_engine.bundle.manifest import Sampling
 from msdm_engine.conditions.decode import instances_from_maps
 from msdm_engine.conditions.maps import maps_from_instances
 from msdm_engine.contract import CONDITIONER, DENOISER, DENOISER_INPUTS, TEXT_ENCODER
-from msdm_engine.guidance import WITHOUT, Guidance, without
-from msdm_engine.manifest import Sampling
-from msdm_engine.noise import gaussian, step_of_attempt
 from msdm_engine.pipeline.padding import Padding
-from msdm_engine.sampler import sample
+from msdm_engine.sampling.guidance import WITHOUT, Guidance, without
+from msdm_engine.sampling.noise import gaussian, step_of_attempt
+from msdm_engine.sampling.sampler import sample
 
 ROOT = Path(__file__).resolve().parents[3]
 Plain = Callable[..., list[tuple[np.ndarray, np.ndarray]]]

@@ -18,7 +18,7 @@ from msdm_engine.output.merge import merge_shards
 from msdm_engine.output.shard import Shard
 from msdm_engine.pipeline import batches as module
 from msdm_engine.pipeline.batches import BATCHES_WAITING, Batches, Placed, gathered, in_order
-from msdm_engine.request import GroupRequest, Masks, SetRequest
+from msdm_engine.requests.request import GroupRequest, Masks, SetRequest
 
 
 def asked(index: int, side: int = 16) -> PairRequest:

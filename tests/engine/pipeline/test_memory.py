@@ -14,11 +14,11 @@ from msdm_engine import Bundle, Engine, PairRequest
 from msdm_engine.devices.host import HostDevice
 from msdm_engine.devices.memory import HostBuffer
 from msdm_engine.errors import DeviceMemoryError
-from msdm_engine.guidance import Guidance
 from msdm_engine.output.job import generate
 from msdm_engine.pipeline.memory import needed_bytes
 from msdm_engine.pipeline.setting import Setting
-from msdm_engine.request import GroupRequest, Invent, SetRequest
+from msdm_engine.requests.request import GroupRequest, Invent, SetRequest
+from msdm_engine.sampling.guidance import Guidance
 
 
 class Small(HostDevice):

@@ -15,12 +15,12 @@ from msdm_engine.devices import dlpack
 from msdm_engine.devices.cuda import CudaDevice
 from msdm_engine.devices.simulated import Operation, SimulatedDevice
 from msdm_engine.errors import DeviceError, NumericsError, RequestError
-from msdm_engine.guidance import Guidance
 from msdm_engine.pipeline.handover import pictures_from_states
 from msdm_engine.pipeline.on_device import DeviceBatch
 from msdm_engine.pipeline.runtime import Runtime
 from msdm_engine.rehearsal.backends import RehearsedBackend, SimulatedBackend
 from msdm_engine.rehearsal.cuda import RehearsedCuda
+from msdm_engine.sampling.guidance import Guidance
 
 ROOT = Path(__file__).resolve().parents[3]
 #: Three segments, a kept branch, noise that goes round; 20 px are padded to the stride of 16.

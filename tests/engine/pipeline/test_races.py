@@ -13,9 +13,9 @@ import pytest
 from msdm_engine import Bundle, Engine, Pair, PairRequest
 from msdm_engine.devices.simulated import Operation, SimulatedDevice
 from msdm_engine.errors import NumericsError
-from msdm_engine.guidance import NO_GUIDANCE, Guidance
 from msdm_engine.pipeline.runtime import Runtime
 from msdm_engine.rehearsal.backends import SimulatedBackend
+from msdm_engine.sampling.guidance import NO_GUIDANCE, Guidance
 
 #: Stochastic, so that noise goes round in its sets and pinned rows; a branch without conditions, which is kept.
 SOLVER, STEPS, BATCH = "euler-ancestral", 6, 2

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from msdm_engine import Bundle, Colour, Engine, Metadata, Pair, PairRequest, RegionColour
-from msdm_engine.guidance import NO_GUIDANCE, Guidance
-from msdm_engine.schedule import SOLVERS
+from msdm_engine.sampling.guidance import NO_GUIDANCE, Guidance
+from msdm_engine.sampling.schedule import SOLVERS
 
 COLOUR = Colour(RegionColour((100.0, 50.0, 190.0), (9.0,) * 3))
 

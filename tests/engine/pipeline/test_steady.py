@@ -14,9 +14,9 @@ from msdm_engine import Bundle, Engine, Pair, PairRequest
 from msdm_engine.contract import DENOISER
 from msdm_engine.devices.contract import Work
 from msdm_engine.devices.cuda import CudaDevice
-from msdm_engine.guidance import Guidance
 from msdm_engine.rehearsal.backends import RehearsedBackend
 from msdm_engine.rehearsal.cuda import RehearsedCuda
+from msdm_engine.sampling.guidance import Guidance
 
 #: Three segments: one branch, four, one.
 GUIDED = Guidance(0.5, 0.3, 0.7, sigma_low=0.05, sigma_high=10)

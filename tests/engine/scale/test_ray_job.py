@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from msdm_engine.cli import main
 from msdm_engine.errors import BackendError, OutputError, RequestError
 from msdm_engine.output.job import generate
-from msdm_engine.request import GroupRequest, Layout, SetRequest
+from msdm_engine.requests.request import GroupRequest, Layout, SetRequest
 from msdm_engine.scale import ray_job
 from msdm_engine.scale.ray_job import RayJob, run_ray
 

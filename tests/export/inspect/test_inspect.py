@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 from click.testing import CliRunner
 
-from msdm_engine.bundle import Bundle
+from msdm_engine.bundle.plan_spec import PlanSpec
+from msdm_engine.bundle.reader import Bundle
 from msdm_engine.contract import DENOISER
 from msdm_engine.doctor import probe
 from msdm_engine.doctor.probe import Gpu, Probe
 from msdm_engine.errors import RequestError
-from msdm_engine.plan_spec import PlanSpec
 from msdm_export.cli import main
 from msdm_export.inspect.commands import polygraphy_command, trtexec_command
 from msdm_export.inspect.report import missing_lines, plan_lines

@@ -13,7 +13,7 @@ import onnx
 import pytest
 from click.testing import CliRunner
 
-from msdm_engine.bundle import Bundle
+from msdm_engine.bundle.reader import Bundle
 from msdm_engine.contract import CONDITIONER, DENOISER
 from msdm_engine.errors import NumericsError
 from msdm_export.cli import main

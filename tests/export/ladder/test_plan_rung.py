@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 from msdm_engine.backends.tensorrt import TensorRTBackend
-from msdm_engine.bundle import Bundle
+from msdm_engine.bundle.plan_spec import PlanSpec
+from msdm_engine.bundle.reader import Bundle
 from msdm_engine.contract import DENOISER
 from msdm_engine.devices.cuda import CudaDevice
 from msdm_engine.doctor.probe import Gpu, Probe
 from msdm_engine.errors import BackendError
-from msdm_engine.plan_spec import PlanSpec
 from msdm_engine.rehearsal.cuda import RehearsedCuda
 from msdm_engine.rehearsal.tensorrt import RehearsedTensorRT, plan_bytes
 from msdm_export.conditions import Size

@@ -12,9 +12,9 @@ import onnx
 import onnx.parser
 import pytest
 
-from msdm_engine.bundle import TOKENIZER
+from msdm_engine.bundle.manifest import DEFAULT_SAMPLING, FileEntry, GraphSpec, Manifest, TensorSpec, Variant
+from msdm_engine.bundle.reader import TOKENIZER
 from msdm_engine.contract import CONDITIONER, DENOISER, TEXT_ENCODER
-from msdm_engine.manifest import DEFAULT_SAMPLING, FileEntry, GraphSpec, Manifest, TensorSpec, Variant
 
 STRIDE = 16
 IMAGE = ("batch", 6, "16*rows", "16*columns")

@@ -11,11 +11,11 @@ from typing import IO, Any
 import pytest
 from click.testing import CliRunner
 
-from msdm_engine.bundle import Bundle, reference_bundle
-from msdm_engine.bundle_folder import claimed
+from msdm_engine.bundle.folder import claimed
+from msdm_engine.bundle.plans import find_plan
+from msdm_engine.bundle.reader import Bundle, reference_bundle
 from msdm_engine.contract import DENOISER, TEXT_ENCODER
 from msdm_engine.errors import BackendError, BundleError, OutputError, RequestError
-from msdm_engine.plans import find_plan
 from msdm_export.cli import main
 from msdm_export.plans.job import BuildRequest, build
 from msdm_export.plans.options import BuildOptions

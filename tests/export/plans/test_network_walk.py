@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from msdm_engine.bundle import Bundle
+from msdm_engine.bundle.manifest import TensorSpec
+from msdm_engine.bundle.reader import Bundle
 from msdm_engine.contract import DENOISER, TEXT_ENCODER
 from msdm_engine.errors import BackendError
-from msdm_engine.manifest import TensorSpec
 from msdm_export.plans.builder import parse
 from msdm_export.plans.network_walk import counts, layers_of, walk
 from msdm_export.plans.profiles import input_shapes

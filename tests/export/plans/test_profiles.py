@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from msdm_engine.bundle import Bundle
+from msdm_engine.bundle.manifest import GraphSpec, TensorSpec
+from msdm_engine.bundle.reader import Bundle
 from msdm_engine.contract import CONDITIONER, DENOISER, TEXT_ENCODER
 from msdm_engine.errors import BackendError, BundleError, RequestError
-from msdm_engine.manifest import GraphSpec, TensorSpec
 from msdm_export.plans.options import BuildOptions
 from msdm_export.plans.profiles import input_shapes, parse_profiles
 from msdm_export.plans.targets import Target, parse_target, targets_of

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from msdm_engine.bundle import Bundle, reference_bundle
+from msdm_engine.bundle.reader import Bundle, reference_bundle
 from msdm_engine.contract import DENOISER
 from msdm_export.cli import main
 from msdm_export.plans.job import BuildRequest, build

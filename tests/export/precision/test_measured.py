@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from msdm_calibration.ranges.measure import REPORT, measure
 from msdm_calibration.ranges.settings import RangeSettings
-from msdm_engine.bundle import Bundle
+from msdm_engine.bundle.reader import Bundle
 from msdm_engine.contract import DENOISER
 from msdm_engine.errors import InputError
 from msdm_export.cli import main

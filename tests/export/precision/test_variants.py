@@ -16,11 +16,11 @@ import pytest
 from click.testing import CliRunner
 
 from msdm_engine import Bundle, Engine, PairRequest
-from msdm_engine.bundle import reference_bundle
-from msdm_engine.bundle_folder import add_to_bundle, claimed, entry_of, write_new
+from msdm_engine.bundle.folder import add_to_bundle, claimed, entry_of, write_new
+from msdm_engine.bundle.manifest import MANIFEST, Manifest
+from msdm_engine.bundle.reader import reference_bundle
 from msdm_engine.contract import CONDITIONER, DENOISER
 from msdm_engine.errors import BackendError, BundleError, OutputError, RequestError
-from msdm_engine.manifest import MANIFEST, Manifest
 from msdm_export.cli import main
 from msdm_export.precision.variants import add_precision, source_models
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from msdm_engine.bundle.manifest import FileEntry, GraphSpec, Manifest, Sampling, TensorSpec
 from msdm_engine.contract import CONDITIONER, DENOISER, TEXT_ENCODER
-from msdm_engine.manifest import FileEntry, GraphSpec, Manifest, Sampling, TensorSpec
 from msdm_train.data.pack import write_pack
 from msdm_train.data.reader import Field
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from msdm_engine.bundle import Bundle
+from msdm_engine.bundle.reader import Bundle
 from msdm_engine.engine import Engine
 from msdm_engine.errors import OutputError
-from msdm_engine.guidance import Guidance
 from msdm_engine.pairs import PairRequest
+from msdm_engine.sampling.guidance import Guidance
 from msdm_train.data.crops import Crop, windows
 from msdm_train.data.pack import Pack
 from msdm_train.evaluation.changes import without_colour

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from msdm_engine.bundle import Bundle
+from msdm_engine.bundle.manifest import Manifest
+from msdm_engine.bundle.reader import Bundle
 from msdm_engine.errors import InputError
-from msdm_engine.manifest import Manifest
 from msdm_train.data.pack import Pack
 from msdm_train.evaluation.networks import NoEvaluator, check_evaluator, open_evaluator
 

@@ -8,7 +8,7 @@ import torch
 
 from msdm_engine.conditions.decode import instances_from_maps
 from msdm_engine.errors import InputError
-from msdm_engine.masks import read_instances
+from msdm_engine.inputs.masks import read_instances
 from msdm_engine.metrics.segmentation import dice
 from msdm_engine.output.png import png_bytes
 from msdm_train.data.pack import Pack

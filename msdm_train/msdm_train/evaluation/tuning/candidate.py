@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from msdm_engine.guidance import Guidance
-from msdm_engine.manifest import Sampling
-from msdm_engine.schedule import SOLVERS
+from msdm_engine.bundle.manifest import Sampling
+from msdm_engine.sampling.guidance import Guidance
+from msdm_engine.sampling.schedule import SOLVERS
 
 #: Distances within this share of the lowest are one: runs differ by as much with another seed of the noise.
 DISTANCE_TOLERANCE = 0.02

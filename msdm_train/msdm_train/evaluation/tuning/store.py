@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from msdm_engine.bundle import Bundle
+from msdm_engine.bundle.manifest import MANIFEST
+from msdm_engine.bundle.reader import Bundle
 from msdm_engine.errors import BundleError, InputError
-from msdm_engine.guidance import Guidance
-from msdm_engine.manifest import MANIFEST
 from msdm_engine.output.png import write_atomically
+from msdm_engine.sampling.guidance import Guidance
 from msdm_train.evaluation.tuning.tune import files_sha256
 
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from msdm_engine.bundle import Bundle
+from msdm_engine.bundle.manifest import Manifest
+from msdm_engine.bundle.reader import Bundle
 from msdm_engine.engine import Engine
 from msdm_engine.errors import InputError, RequestError
-from msdm_engine.manifest import Manifest
 from msdm_engine.metrics.segmentation import dice
 from msdm_engine.pairs import MAX_SIDE_PX, MIN_SIDE_PX
 from msdm_train.data.crops import Crop, windows

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from msdm_engine.errors import RequestError
-from msdm_engine.schedule import karras_sigmas, solver_table
+from msdm_engine.sampling.schedule import karras_sigmas, solver_table
 from msdm_train.model.config import preset
 from msdm_train.segmentation.config import SegmenterConfig
 from msdm_train.training.config import FitConfig
@@ -25,8 +25,9 @@ class GeneratorConfig:
         fit: its training; the fields are those of the cell.
         pairs: generated for each synthetic set, columnar or other.
         side_px: of the pairs.
-        solver, sampling_steps, sigma_min: of the sampling; see :mod:`msdm_engine.schedule`. Few stochastic steps that
-            end early: a generator of minutes removes little noise at low levels, and deterministic steps there keep it.
+        solver, sampling_steps, sigma_min: of the sampling; see :mod:`msdm_engine.sampling.schedule`. Few stochastic
+            steps that end early: a generator of minutes removes little noise at low levels, and deterministic steps
+            there keep it.
     """
 
     model: str

@@ -10,9 +10,9 @@ import torch
 
 from msdm_engine.conditions.maps import maps_from_instances
 from msdm_engine.conditions.metadata import TextTokenizer
-from msdm_engine.noise import gaussian
 from msdm_engine.pairs import Pair, PairRequest
-from msdm_engine.sampler import sample
+from msdm_engine.sampling.noise import gaussian
+from msdm_engine.sampling.sampler import sample
 from msdm_train.model.msdm import MSDM
 from msdm_train.training.checkpoint import load_model, settled
 
@@ -25,7 +25,7 @@ def pairs_from_checkpoint(
     Noise and the trajectory are the engine's; only the network runs in PyTorch.
 
     Args:
-        table: of a solver, see :func:`msdm_engine.schedule.solver_table`.
+        table: of a solver, see :func:`msdm_engine.sampling.schedule.solver_table`.
     """
     model, info = load_model(checkpoint)
     tokenizer = TextTokenizer(settled(checkpoint) / "tokenizer.json", info.model.text_tokens)

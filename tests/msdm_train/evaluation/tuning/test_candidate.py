@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
+from msdm_engine.bundle.manifest import Sampling
 from msdm_engine.errors import RequestError
-from msdm_engine.guidance import Guidance
-from msdm_engine.manifest import Sampling
+from msdm_engine.sampling.guidance import Guidance
 from msdm_train.evaluation.tuning.candidate import COORDINATES, Candidate, Coordinate, Measured, choose, front
 from msdm_train.evaluation.tuning.search import search
 

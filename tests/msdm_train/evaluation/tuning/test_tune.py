@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from msdm_engine.bundle import Bundle
+from msdm_engine.bundle.manifest import Manifest
+from msdm_engine.bundle.reader import Bundle
 from msdm_engine.errors import BundleError, InputError, RequestError
-from msdm_engine.guidance import Guidance
-from msdm_engine.manifest import Manifest
+from msdm_engine.sampling.guidance import Guidance
 from msdm_train.cli import main
 from msdm_train.data.reader import Field
 from msdm_train.evaluation.context import Embed, Segment

@@ -1,0 +1,1 @@
+"""Masks and pictures from a user's files, checked before they are used."""
