@@ -14,8 +14,9 @@ runs. A ratio above 1 says how many times longer than the engine's fastest confi
 """
 
 QUANTISED = """
-INT8 is the engine's alone here, with the graphs of `msdm-calibrate quantize` ([calibration.md](calibration.md)): it
-counts at any precision, and in neither of the other two."""
+INT8 is the engine's with the graphs of `msdm-calibrate quantize` ([calibration.md](calibration.md)), and the peer's
+with ONNX Runtime's own static quantisation of the one graph, calibrated on the trajectory that is timed. It counts at
+any precision, and in neither of the other two."""
 
 
 def write_page(path: Path, document: dict[str, Any]) -> None:
