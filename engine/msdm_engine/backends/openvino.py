@@ -19,7 +19,7 @@ import numpy as np
 from msdm_engine.backends.onnx_external import check_is_whole
 from msdm_engine.backends.openvino_rewrites import join_linear_layers, split_convolutions
 from msdm_engine.bundle.reader import Bundle
-from msdm_engine.contract import FLOAT32
+from msdm_engine.contract import FLOAT32, TEXT_ENCODER
 from msdm_engine.devices.contract import Buffer, Device, Stream, Work
 from msdm_engine.errors import BackendError, DeviceError, RequestError, nearest
 
@@ -154,13 +154,20 @@ class OpenVinoBackend:
                     model.reshape({name: list(shape) for name, shape in shapes})
                     join_linear_layers(model)
                     split_convolutions(model)
-                    self._compiled[key] = self._core.compile_model(model, self._device, self._properties)
+                    self._compiled[key] = self._core.compile_model(model, self._device, self._of(graph))
                 except RuntimeError as error:
                     raise BackendError(f"OpenVINO cannot compile the graph '{graph}': {error}") from error
                 while len(self._compiled) > MAX_COMPILED:
                     self._idle.pop(self._compiled.popitem(last=False)[0], None)
             self._compiled.move_to_end(key)
             return self._compiled[key]
+
+    def _of(self, graph: str) -> dict[str, Any]:
+        """Properties of a graph; the text encoder, which runs once for each text, stays float32.
+
+        BERT masks with float32's most negative number. bfloat16 rounds it to infinity, and no text at all gives NaN.
+        """
+        return self._properties | ({OPTIONS["inference_precision"]: "f32"} if graph == TEXT_ENCODER else {})
 
     def run(self, graph: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Runs one graph; several threads may call at once. Raises BackendError with OpenVINO's reason."""

@@ -46,6 +46,16 @@ def test_it_computes_what_onnxruntime_does(openvino: OpenVinoBackend, reference:
         np.testing.assert_allclose(ours[name], value, atol=1e-5 * float(np.abs(value).max()), rtol=0)
 
 
+def test_no_text_at_all_is_finite_in_bfloat16(reference: Bundle) -> None:
+    pytest.importorskip("openvino", reason="needs the extra openvino")
+    backend = OpenVinoBackend(reference, threads=1, options=parse_options("CPU,inference_precision=bf16"))
+    nothing: dict[str, np.ndarray] = {
+        "token_ids": np.zeros((1, 48), np.int64),
+        "token_mask": np.zeros((1, 48), np.float32),
+    }
+    assert np.isfinite(backend.run(TEXT_ENCODER, nothing)["token_states"]).all()
+
+
 def test_a_result_is_not_written_again_by_the_next_call(openvino: OpenVinoBackend) -> None:
     first = openvino.run(TEXT_ENCODER, text(1))["token_states"]
     kept = first.copy()
