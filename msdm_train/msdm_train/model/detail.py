@@ -89,7 +89,8 @@ class Detail(nn.Module):
         """
         noise = FINEST_NOISE_SHARE * sigma**2
         share = noise / (self.finest_spread**2 + noise)
-        with torch.autocast(picture.device.type, enabled=False) if torch.is_autocast_enabled() else nullcontext():
+        device = picture.device.type  # without it, is_autocast_enabled speaks of CUDA
+        with torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext():
             for axis in (2, 3):
                 picture = picture - share * finest(picture, axis)
         return picture

@@ -69,6 +69,14 @@ def test_at_nyquist_wiener_s_share_is_left(sigma: float) -> None:
     torch.testing.assert_close(found[..., 4:-4, :], expected[..., 4:-4, :], rtol=0, atol=2e-6)  # float32 beside 2
 
 
+def test_the_cut_is_float32_under_autocast() -> None:
+    picture = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(3))
+    detail, sigma = Detail(CONFIG), torch.full((1, 1, 1, 1), 0.3)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = detail.without_finest(picture, sigma)
+    assert torch.equal(found, detail.without_finest(picture, sigma))
+
+
 def test_a_head_too_narrow_for_the_bands_is_refused() -> None:
     with pytest.raises(RequestError, match="detail_width 6"):
         replace(CONFIG, detail_width=6)
