@@ -6,7 +6,6 @@ is the same code for all, in :mod:`benchmarks.peer_sets`. Only diffusers brings 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from msdm_engine import Bundle
 from msdm_engine.contract import CONDITIONER, CONDITIONER_INPUTS, DENOISER, TEXT_ENCODER
+from msdm_engine.cores import cores
 from msdm_export.graphs import GraphExport
 from msdm_export.onnx_export import onnx_from_module
 from msdm_train.model.msdm import MSDM
@@ -24,7 +24,7 @@ from msdm_train.training.from_bundle import read_bundle
 Arrays = dict[str, np.ndarray]
 #: Inputs of the whole network, in one graph: noisy state, noise level, and all conditions with the text as tokens.
 WHOLE_INPUTS = ("state", "sigma", "maps", "maps_present", "colour", "colour_present", "token_ids", "token_mask")
-CORES = os.cpu_count() or 1
+CORES = cores()
 
 
 class Peer:

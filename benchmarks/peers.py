@@ -39,8 +39,7 @@ from benchmarks.peer_sets import conditions_of, pairs_of_engine, pairs_of_peer, 
 from benchmarks.sample import requests
 from benchmarks.timer import environment, measure, write_json
 
-from msdm_engine import Bundle, Engine, Pair, PairRequest
-from msdm_engine.bundle.manifest import Sampling
+from msdm_engine import Bundle, Engine, Pair
 from msdm_engine.conditions.metadata import TextTokenizer
 from msdm_engine.contract import FLOAT32
 
@@ -72,8 +71,10 @@ MEAN_DIFFERENCE = {"float32": 0.05, "half": 6.0, INT8: 6.0}
 PairsOf = Callable[[], Iterator[Pair]]
 
 
-def peers_of(bundle: Bundle, conditions: Arrays, x: np.ndarray, compiled: bool) -> list[Peer]:
-    """All peers, those with one graph made for these shapes."""
+def peers_of(
+    bundle: Bundle, conditions: Arrays, x: np.ndarray, compiled: bool, table: np.ndarray | None = None
+) -> list[Peer]:
+    """All peers, those with one graph made for these shapes; with the table of a trajectory, one in INT8 for it too."""
     model = model_of(bundle)
     graph = whole_onnx(model, conditions, x)
     return [
@@ -86,14 +87,8 @@ def peers_of(bundle: Bundle, conditions: Arrays, x: np.ndarray, compiled: bool) 
         OpenVinoWhole(graph, "bf16"),
         OpenVinoSplit(bundle, "f32"),
         OpenVinoSplit(bundle, "bf16"),
+        *([] if table is None else [OpenVinoWholeInt8(graph, conditions, np.float32(table[0, 0]) * x, table)]),
     ]
-
-
-def int8_peer(bundle: Bundle, conditions: Arrays, wanted: list[PairRequest], sampling: Sampling) -> Peer:
-    """The one graph in INT8, calibrated on the trajectory that is timed."""
-    table = sampling.table()
-    start = start_of(wanted, bundle.manifest.state_channels, float(table[0, 0]))
-    return OpenVinoWholeInt8(whole_onnx(model_of(bundle), conditions, start), conditions, start, table)
 
 
 def described(name: str, precision: str, split: bool, engine: bool) -> dict[str, Any]:
@@ -108,10 +103,9 @@ def set_cell(
     sampling = bundle.manifest.sampling.changed(solver=SOLVER, steps=steps, batch=batch)
     wanted = requests(bundle, size_px, batch * (4 if batch < 4 else 2))
     tokenizer = TextTokenizer(bundle.tokenizer, bundle.manifest.text_tokens)
-    conditions = conditions_of(wanted[:batch], tokenizer)
-    peers = peers_of(bundle, conditions, start_of(wanted[:batch], bundle.manifest.state_channels, 1.0), compiled)
-    if quantised is not None:
-        peers.append(int8_peer(bundle, conditions, wanted[:batch], sampling))
+    x = start_of(wanted[:batch], bundle.manifest.state_channels, 1.0)
+    table = None if quantised is None else sampling.table()
+    peers = peers_of(bundle, conditions_of(wanted[:batch], tokenizer), x, compiled, table)
     pairs: dict[str, PairsOf] = {peer.name: partial(pairs_of_peer, peer, bundle, wanted, sampling) for peer in peers}
     told = {peer.name: described(peer.name, peer.precision, peer.split, False) for peer in peers}
     with ExitStack() as opened:

@@ -7,7 +7,6 @@ and what was used is part of the backend's identity.
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from msdm_engine.backends.onnx_external import check_is_whole
 from msdm_engine.backends.openvino_rewrites import join_linear_layers, split_convolutions
 from msdm_engine.bundle.reader import Bundle
 from msdm_engine.contract import FLOAT32, TEXT_ENCODER
+from msdm_engine.cores import cores
 from msdm_engine.devices.contract import Buffer, Device, Stream, Work
 from msdm_engine.errors import BackendError, DeviceError, RequestError, nearest
 
@@ -92,7 +92,7 @@ class OpenVinoBackend:
                 "the backend 'openvino' is not installed", hint="pip install 'msdm[openvino]'"
             ) from error
         options = options or OpenVinoOptions()
-        threads = threads or os.cpu_count() or 1
+        threads = threads or cores()
         self._openvino, self._core = openvino, openvino.Core()
         known = [*self._core.available_devices]
         if options.device not in known:
