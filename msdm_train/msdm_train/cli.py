@@ -49,12 +49,13 @@ def prepare(
 @click.option("--data", "pack", type=FOLDER, required=True, help="packed data set")
 @click.option("--out", type=FOLDER, required=True, help="checkpoint folder to write")
 @click.option("--detail-width", type=click.IntRange(0), help="add a head that draws detail [default: as SOURCE]")
-def rebase(source: Path, pack: Path, out: Path, detail_width: int | None) -> None:
+@click.option("--norm-below", is_flag=True, help="norm what comes from coarse levels that are silent")
+def rebase(source: Path, pack: Path, out: Path, detail_width: int | None, norm_below: bool) -> None:
     """Move the weights of a checkpoint or bundle to the colour axes of a data set, to go on training from there."""
     from msdm_train.data.pack import Pack
     from msdm_train.training.rebase import rebase as run_rebase
 
-    model = run_rebase(source, Pack(pack), out, detail_width)
+    model = run_rebase(source, Pack(pack), out, detail_width, norm_below)
     click.echo(f"wrote {out}: spread along the colour axes {', '.join(f'{v:.3f}' for v in model.state_std[:3])}")
 
 

@@ -36,6 +36,7 @@ class ModelConfig:
         token_channels: width of the fused token sequence.
         embedding: width of the embedding of sigma and of the pooled conditions.
         morphology_tokens: number of tokens that summarise the maps.
+        norm_below: levels where what comes up from the next coarser one is normed before it meets the skip connection.
         detail_width: of the convolutions at full resolution (:mod:`msdm_train.model.detail`), at least 7; 0: none.
         text_tokens: T, the length that every text is padded to.
         n_classes: nucleus classes; 0 leaves class maps out.
@@ -57,6 +58,7 @@ class ModelConfig:
     token_channels: int = 128
     embedding: int = 192
     morphology_tokens: int = 4
+    norm_below: tuple[int, ...] = ()
     detail_width: int = 0
     text_tokens: int = 48
     n_classes: int = 0
@@ -69,6 +71,8 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if 0 < self.detail_width <= 2 * PICTURE:
             raise RequestError(f"detail_width {self.detail_width}", note=f"0, or more than the {2 * PICTURE} bands")
+        if not set(self.norm_below) <= set(range(len(self.channels) - 1)):
+            raise RequestError(f"norm_below {self.norm_below}", note="levels that have a coarser one, the first is 0")
 
     @property
     def state_channels(self) -> int:
@@ -113,6 +117,7 @@ PRESETS: dict[str, ModelConfig] = {
         token_channels=32,
         embedding=32,
         morphology_tokens=2,
+        norm_below=(0,),
         detail_width=8,
         text=TextConfig(vocabulary=1024, hidden=32, layers=1, heads=2, intermediate=64),
     ),
@@ -128,13 +133,14 @@ PRESETS: dict[str, ModelConfig] = {
         morphology_tokens=2,
         text=TextConfig(vocabulary=1024, hidden=32, layers=1, heads=2, intermediate=64),
     ),
-    "small": ModelConfig(detail_width=16),
+    "small": ModelConfig(norm_below=(0, 1, 2), detail_width=16),
     "base": ModelConfig(
         channels=(96, 192, 288, 384),
         map_channels=(48, 64, 96, 96),
         token_channels=256,
         embedding=384,
         heads=6,
+        norm_below=(0, 1, 2),
         detail_width=16,
         text=TextConfig(hidden=256, layers=4, heads=4, intermediate=1024),
     ),
@@ -146,6 +152,7 @@ PRESETS: dict[str, ModelConfig] = {
         embedding=640,
         heads=8,
         head_channels=48,
+        norm_below=(0, 1, 2),
         detail_width=32,
         text=TextConfig(hidden=384, layers=6, heads=6, intermediate=1536),
     ),

@@ -89,8 +89,9 @@ class Detail(nn.Module):
         """
         noise = FINEST_NOISE_SHARE * sigma**2
         share = noise / (self.finest_spread**2 + noise)
-        device = picture.device.type  # without it, is_autocast_enabled speaks of CUDA
-        with torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext():
+        device = picture.device.type  # without it, is_autocast_enabled speaks of CUDA; "meta" knows no autocast
+        autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+        with torch.autocast(device, enabled=False) if autocast else nullcontext():
             for axis in (2, 3):
                 picture = picture - share * finest(picture, axis)
         return picture

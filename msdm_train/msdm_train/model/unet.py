@@ -53,6 +53,9 @@ class UNet(nn.Module):
         self.shrink = nn.ModuleList([conv(a, b, 1) for a, b in pairwise(widths)])
         self.up = nn.ModuleList([Stage(config, level, 2 * widths[level]) for level in levels])
         self.grow = nn.ModuleList([conv(b, a, 1) for a, b in pairwise(widths)])
+        # The norm of the block that follows runs over both halves of the concatenation at once, so a level whose output
+        # is weak beside the skip connection stays unheard whatever it computes (docs/training-log.md, run 4).
+        self.below = nn.ModuleDict({str(level): ChannelNorm(widths[level]) for level in config.norm_below})
         self.norm, self.leave = ChannelNorm(widths[0]), zero(conv(widths[0], channels))
 
     @staticmethod
@@ -76,7 +79,10 @@ class UNet(nn.Module):
             skips.append(h)
         for level in reversed(range(len(self.up))):
             if level < len(self.grow):
-                h = F.interpolate(self.grow[level](h), scale_factor=2.0, mode="nearest")
+                h = self.grow[level](h)
+                if str(level) in self.below:
+                    h = self.below[str(level)](h)
+                h = F.interpolate(h, scale_factor=2.0, mode="nearest")
             h = self.up[level](torch.cat([h, skips[level]], 1), maps[level], embedding, kv)
         h = F.silu(self.norm(h))
         raw = F.pixel_shuffle(self.leave(h), self.stem)

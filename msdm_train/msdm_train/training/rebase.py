@@ -10,7 +10,7 @@ Fine texture is therefore carried over exactly; how colour and layout form at hi
 
 A model without bands of detail (:mod:`msdm_train.model.detail`) may gain them on the way. The stem's weights for them
 and the head's last layer begin at zero, so the wider network computes what the other did; the model only loses the
-finest of what is noise.
+finest of what is noise. It may gain norms where coarse levels are silent too (:mod:`msdm_train.training.norm_below`).
 """
 
 from __future__ import annotations
@@ -26,18 +26,22 @@ from msdm_train.data.pack import Pack
 from msdm_train.model.config import PICTURE, ModelConfig
 from msdm_train.model.detail import Detail
 from msdm_train.training.checkpoint import write_checkpoint
+from msdm_train.training.norm_below import strengths, with_norm_below
 from msdm_train.training.start import read_init, scaled_to
 
 ENTER, LEAVE, LEAVE_BIAS = "unet.enter.weight", "unet.leave.weight", "unet.leave.bias"
 
 
-def rebase(source: Path, pack: Pack, out: Path, detail_width: int | None = None) -> ModelConfig:
+def rebase(
+    source: Path, pack: Pack, out: Path, detail_width: int | None = None, norm_below: bool = False
+) -> ModelConfig:
     """Writes a checkpoint with the weights of ``source`` on the colour axes and spreads of a pack.
 
     Args:
         source: checkpoint folder or bundle.
         out: checkpoint folder to write; training goes on with ``fit --init OUT``.
         detail_width: of the head that draws detail, for a source without one; None: as the source.
+        norm_below: give norms to what comes from levels that are silent.
 
     Raises:
         InputError, BundleError: the source or the pack cannot be used.
@@ -57,6 +61,8 @@ def rebase(source: Path, pack: Pack, out: Path, detail_width: int | None = None)
     try:
         text.write_text(tokenizer)
         moved = rebased(with_detail(weights, info.model, target), info.model, target)
+        if norm_below:
+            target, moved = with_norm_below(moved, target, strengths(target, moved, pack, text))
         write_checkpoint(out, replace(info, model=target), moved, text, None)
     finally:
         text.unlink(missing_ok=True)

@@ -28,3 +28,8 @@ def test_stride_and_channels() -> None:
     assert preset("tiny").stride == 4
     assert (preset("tiny").maps, preset("tiny").state_channels) == (3, 6)
     assert replace(preset("tiny"), n_classes=5).state_channels == 11
+
+
+def test_a_norm_below_the_coarsest_level_is_refused() -> None:
+    with pytest.raises(RequestError, match=r"norm_below \(1,\)"):
+        replace(preset("tiny"), norm_below=(1,))

@@ -255,7 +255,7 @@ def test_the_command(small_pack: Path, tmp_path: Path) -> None:
     assert not run.exists()
     assert "starts anew, preset tiny, to step 2" in told.output
     assert "crop_px = 16" in told.output
-    assert "154,534 in all" in told.output
+    assert "154,550 in all" in told.output
     assert "GFLOP a training step of 2 crops" in told.output
     done = CliRunner().invoke(main, command, catch_exceptions=False)
     assert done.exit_code == 0
