@@ -11,12 +11,12 @@ from msdm_train.training.loss import Noise, edm_loss
 
 @torch.no_grad()
 def validation_losses(model: MSDM, sampler: CropSampler, noise: Noise, batches: int = 6) -> dict[str, float]:
-    """``given_maps``: of the picture, and ``detail``: of its bands, all conditions given; ``invented_maps``: the rest.
+    """``given_maps``: of the picture, ``detail``: of its bands, ``regions``: of the colours, all conditions given.
 
-    The last is the error of picture and maps where the morphology is dropped.
+    ``invented_maps`` is the error of picture and maps where the morphology is dropped.
     """
     device = model.mean.device
-    totals = {"val/given_maps": 0.0, "val/detail": 0.0, "val/invented_maps": 0.0}
+    totals = {"val/given_maps": 0.0, "val/detail": 0.0, "val/regions": 0.0, "val/invented_maps": 0.0}
     for i in range(batches):
         generator = torch.Generator().manual_seed(i)
         batch = {k: torch.as_tensor(v).to(device) for k, v in sampler(i).items()}
@@ -25,6 +25,7 @@ def validation_losses(model: MSDM, sampler: CropSampler, noise: Noise, batches: 
         parts = edm_loss(model, batch, sigma, unit)
         totals["val/given_maps"] += parts.image.item() / batches
         totals["val/detail"] += parts.detail.item() / batches
+        totals["val/regions"] += parts.regions.item() / batches
         batch["maps_present"] = torch.zeros_like(batch["maps_present"])
         parts = edm_loss(model, batch, sigma, unit)
         totals["val/invented_maps"] += (parts.image + parts.maps).item() / 2 / batches

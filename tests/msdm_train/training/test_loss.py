@@ -9,7 +9,7 @@ from torch import Tensor
 
 from msdm_train.model.config import preset
 from msdm_train.model.msdm import MSDM
-from msdm_train.training.loss import DETAIL_WEIGHT, Noise, Objective, edm_loss
+from msdm_train.training.loss import DETAIL_WEIGHT, REGION_WEIGHT, Noise, Objective, edm_loss
 
 MEAN, STD = (0.3, 0.1, 0.5, -0.5, 0.0, 0.05), (0.3, 0.4, 0.2, 0.8, 0.3, 0.25)
 SIGMA = torch.tensor([0.01, 0.5, 30.0])
@@ -55,7 +55,7 @@ def test_weight_of_the_loss(model: MSDM, data: float, noise: float) -> None:
     # float32: at sigma 0.01 the weight is 1e4 and D - state cancels to its last digits.
     assert parts.image.item() == pytest.approx(expected[:, :3].mean().item(), rel=2e-3)
     assert parts.maps.item() == pytest.approx(expected[:, 3:].mean().item(), rel=2e-3)
-    assert parts.total.item() == pytest.approx((parts.image + parts.maps).item() / 2)
+    assert parts.total.item() == pytest.approx((parts.image + parts.maps).item() / 2 + REGION_WEIGHT * parts.regions)
 
 
 def test_every_channel_and_noise_level_counts_alike_at_the_start(model: MSDM) -> None:
@@ -112,8 +112,27 @@ def test_an_error_counts_by_the_spread_and_the_noise_of_its_bands(
     expected = ((1 / spread**2 + 1 / (share * 0.3**2)) * 1e-6).mean().item()
     # Repeated edges lower the response of the outermost two of sixteen rows: at most 1 - (12 / 16)^2 of the pixels.
     assert (12 / 16) ** 2 * expected < parts.detail.item() <= expected
-    assert parts.total.item() == pytest.approx(((parts.image + parts.maps) / 2 + DETAIL_WEIGHT * parts.detail).item())
+    expected = (parts.image + parts.maps) / 2 + DETAIL_WEIGHT * parts.detail + REGION_WEIGHT * parts.regions
+    assert parts.total.item() == pytest.approx(expected.item())
 
 
 def test_a_model_without_bands_has_no_error_in_them(model: MSDM) -> None:
     assert edm_loss(model, batch_of(torch.rand(3, 6, 8, 8)), SIGMA, torch.randn(3, 6, 8, 8)).detail.item() == 0
+
+
+def test_a_mean_colour_counts_whatever_the_area(model: MSDM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of 64 pixels are nuclei and 0.1 off on average, while their errors of +-1 around it cancel."""
+    state = torch.full((1, 6, 8, 8), -1.0)
+    state[:, 3, 0, :2] = 1.0
+    error = torch.zeros(1, 6, 8, 8)
+    error[:, 0, 0, :2] = torch.tensor([1.1, -0.9])
+    error[:, 4] = 5.0  # maps have no colour
+    monkeypatch.setattr(model, "forward", lambda x, sigma, context: state + error)
+    parts = edm_loss(model, batch_of(state), torch.tensor([0.5]), torch.zeros(1, 6, 8, 8))
+    weight = (0.5**2 + STD[0] ** 2) / (0.5 * STD[0]) ** 2
+    assert parts.regions.item() == pytest.approx(weight * 0.1**2 / 3 / 2, rel=1e-5)  # of 3 components and 2 regions
+
+
+def test_pictures_without_nuclei_have_a_mean_colour_too(model: MSDM) -> None:
+    parts = edm_loss(model, batch_of(torch.full((3, 6, 8, 8), -1.0)), SIGMA, torch.randn(3, 6, 8, 8))
+    assert parts.regions.isfinite()
