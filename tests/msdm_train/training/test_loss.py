@@ -112,8 +112,8 @@ def test_an_error_counts_by_the_spread_and_the_noise_of_its_bands(
     expected = ((1 / spread**2 + 1 / (share * 0.3**2)) * 1e-6).mean().item()
     # Repeated edges lower the response of the outermost two of sixteen rows: at most 1 - (12 / 16)^2 of the pixels.
     assert (12 / 16) ** 2 * expected < parts.detail.item() <= expected
-    expected = (parts.image + parts.maps) / 2 + DETAIL_WEIGHT * parts.detail + REGION_WEIGHT * parts.regions
-    assert parts.total.item() == pytest.approx(expected.item())
+    total = (parts.image + parts.maps) / 2 + DETAIL_WEIGHT * parts.detail + REGION_WEIGHT * parts.regions
+    assert parts.total.item() == pytest.approx(total.item())
 
 
 def test_a_model_without_bands_has_no_error_in_them(model: MSDM) -> None:
