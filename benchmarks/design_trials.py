@@ -47,6 +47,17 @@ class Variant:
 
 VARIANTS = {
     "reference": Variant({}, {}),
+    "no-norm-below": Variant({"norm_below": ()}, {}),
+    "no-detail": Variant({"detail_width": 0}, {}),
+    "three-levels": Variant(
+        {
+            "channels": (48, 96, 144),
+            "map_channels": (32, 48, 48),
+            "attention_levels": (1, 2),
+            "norm_below": (0, 1),
+        },
+        {},
+    ),
     "stem-1": Variant({"stem": 1}, {}),
     "attention-3": Variant({"attention_levels": (3,)}, {}),
     "attention-123": Variant({"attention_levels": (1, 2, 3)}, {}),
