@@ -1,7 +1,8 @@
-"""Fills the tables of ``docs/evaluation.md`` from the reports that ``msdm-train evaluate`` wrote.
+"""Fills ``docs/evaluation.md`` and the README from the reports that ``msdm-train evaluate`` wrote.
 
 A table stands between ``<!-- rows RESULT SECTION -->`` and ``<!-- end -->``, where RESULT names a file of
-``benchmarks/results``. Prose around the markers is written by hand and stays.
+``benchmarks/results``; one score with its interval between ``<!-- score RESULT SECTION NAME -->`` and
+``<!-- /score -->``. Prose around the markers is written by hand and stays.
 
     python tools/evaluation_page.py
 """
@@ -16,9 +17,10 @@ from msdm_train.evaluation.report import views_of
 from msdm_train.evaluation.views import RowView, SectionView, shown
 
 ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "docs/evaluation.md"
+PAGES = (ROOT / "docs/evaluation.md", ROOT / "README.md")
 RESULTS = ROOT / "benchmarks/results"
 MARKED = re.compile(r"(<!-- rows (\S+) (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+SCORE = re.compile(r"(<!-- score (\S+) (\S+) (.+?) -->).*?(<!-- /score -->)")
 HEAD = (
     "| what | value | 95 % interval | bad end | good end | n | fields | weak |\n"
     "|---|---:|---|---:|---:|---:|---:|---|\n"
@@ -42,17 +44,25 @@ def line(row: RowView) -> str:
     return "| " + " | ".join((*cells, *counts, row.weak)) + " |\n"
 
 
+def score(view: SectionView, name: str) -> str:
+    """One score with its interval.
+
+    Raises:
+        KeyError: the section has no score of that name.
+    """
+    found = {row.name: row for row in view.rows}[name]
+    interval = "" if found.low is None else f" ({shown(found.low)} to {shown(found.high)})"
+    return shown(found.value) + interval
+
+
 def filled(page: str, results: Path) -> str:
-    """The page with every marked table written anew."""
-    reports = {name: json.loads((results / name).read_text()) for name in set(re.findall(r"<!-- rows (\S+) ", page))}
-
-    def one(match: re.Match[str]) -> str:
-        name, section = match[2], match[3]
-        views = {view.name: view for view in views_of(reports[name])}
-        return match[1] + table(views[section]) + match[4]
-
-    return MARKED.sub(one, page)
+    """The page with every marked table and score written anew."""
+    named = {match[1] for match in re.finditer(r"<!-- (?:rows|score) (\S+) ", page)}
+    views = {name: {v.name: v for v in views_of(json.loads((results / name).read_text()))} for name in named}
+    page = MARKED.sub(lambda m: m[1] + table(views[m[2]][m[3]]) + m[4], page)
+    return SCORE.sub(lambda m: m[1] + score(views[m[2]][m[3]], m[4]) + m[5], page)
 
 
 if __name__ == "__main__":
-    PAGE.write_text(filled(PAGE.read_text(), RESULTS))
+    for path in PAGES:
+        path.write_text(filled(path.read_text(), RESULTS))

@@ -55,3 +55,17 @@ def test_what_was_refused_says_why(tool: ModuleType, tmp_path: Path) -> None:
     refused = {"status": "refused", "seconds": 0.0, "reason": "no evaluator was given"}
     (tmp_path / "val.json").write_text(json.dumps({"sections": {"control": refused}}))
     assert "Not measured: no evaluator was given" in tool.filled(PAGE, tmp_path)
+
+
+def test_a_score_within_a_sentence(tool: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "val.json").write_text(report(row("distance, all", "low", value=1.5, low=1.25, high=2.0)))
+    page = "It is <!-- score val.json control distance, all -->old<!-- /score --> now."
+    once = tool.filled(page, tmp_path)
+    assert once == "It is <!-- score val.json control distance, all -->1.5 (1.25 to 2)<!-- /score --> now."
+    assert tool.filled(once, tmp_path) == once
+
+
+def test_a_score_that_is_not_there_is_an_error(tool: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "val.json").write_text(report(row("distance", "low", value=1.5)))
+    with pytest.raises(KeyError, match="agreement"):
+        tool.filled("<!-- score val.json control agreement -->0<!-- /score -->", tmp_path)
