@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from msdm_engine.backends.onnx_external import check_is_whole
-from msdm_engine.backends.openvino_rewrites import join_linear_layers, split_convolutions
+from msdm_engine.backends.openvino_rewrites import REWRITES, join_linear_layers, split_convolutions
 from msdm_engine.bundle.reader import Bundle
 from msdm_engine.contract import FLOAT32, TEXT_ENCODER
 from msdm_engine.cores import cores
@@ -112,6 +112,7 @@ class OpenVinoBackend:
             "threads": str(threads),
             "precision": precision,
             "provider_options": options.shown,
+            "rewrites": REWRITES,
         }
         self._graphs: dict[str, Any] = {}
         self._outputs: dict[str, list[str]] = {}

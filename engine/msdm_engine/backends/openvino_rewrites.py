@@ -11,6 +11,9 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
+#: What a backend's identity says of them: bits depend on it.
+REWRITES = "linear layers joined, convolutions split"
+
 
 @dataclass(frozen=True)
 class _Linear:
@@ -54,7 +57,7 @@ def join_linear_layers(model: Any) -> int:
 def split_convolutions(model: Any) -> int:
     """A convolution whose channels are split afterwards becomes one for each part; returns how many were split.
 
-    The split copies both parts. Convolutions of eight-bit codes stay: OpenVINO would no longer know them.
+    The split copies both parts. Weights in eight-bit codes are cut as codes, so that OpenVINO still knows them.
     """
     import openvino.opset13 as ops
 
@@ -66,7 +69,10 @@ def split_convolutions(model: Any) -> int:
         if add.get_type_name() != "Add":
             continue
         convolution, bias = add.input_value(0).get_node(), add.input_value(1)
-        if convolution.get_type_name() != "Convolution" or not _is_stored(convolution.input_value(1)):
+        if convolution.get_type_name() != "Convolution":
+            continue
+        weight = convolution.input_value(1)
+        if not (_is_stored(weight) or _is_coded(weight)):
             continue
         if _only_reader(convolution) is None or _only_reader(add) is None or not _is_constant(bias):
             continue
@@ -80,9 +86,10 @@ def split_convolutions(model: Any) -> int:
         width = channels // len(split.outputs())
         for number, output in enumerate(split.outputs()):
             low, high = number * width, (number + 1) * width
-            part = ops.convolution(
-                convolution.input_value(0), _rows(convolution.input_value(1), 0, low, high, ops), *window
-            )
+            cut = (
+                _rows(weight, 0, low, high, ops) if _is_stored(weight) else _coded_rows(weight, low, high, ops)
+            ).output(0)
+            part = ops.convolution(convolution.input_value(0), cut, *window)
             output.replace(ops.add(part, _rows(bias, 1, low, high, ops)).output(0))
         count += 1
     return count
@@ -121,6 +128,40 @@ def _is_output(node: Any) -> bool:
 def _rows(value: Any, axis: int, low: int, high: int, ops: Any) -> Any:
     low, high, step, along = (ops.constant([number]) for number in (low, high, 1, axis))
     return ops.slice(value, low, high, step, along)
+
+
+def _coded_rows(value: Any, low: int, high: int, ops: Any) -> Any:
+    """``(codes - zeros) * scales`` of some output channels, with constants of its own."""
+    codes, zeros, scales = _coded(value)
+    by_channel = [high - low, 1, 1, 1]
+    cut = ops.convert(ops.constant(codes[low:high]), "f32")
+    cut = ops.subtract(cut, ops.convert(ops.constant(zeros[low:high].reshape(by_channel)), "f32"))
+    return ops.multiply(cut, ops.constant(scales[low:high].reshape(by_channel)))
+
+
+def _coded(value: Any) -> tuple[Any, Any, Any]:
+    """Codes [C, I, h, w] int8, zeros [C] int8 and scales [C] float32 of :func:`_is_coded`."""
+    centred, scales = (value.get_node().input_value(number).get_node() for number in (0, 1))
+    codes, zeros = (centred.input_value(number).get_node() for number in (0, 1))
+    return _data(codes), _data(zeros).reshape(-1), _data(scales).reshape(-1)
+
+
+def _data(node: Any) -> Any:
+    """Numbers of a constant behind changes of its shape and type."""
+    while node.get_type_name() != "Constant":
+        node = node.input_value(0).get_node()
+    return node.get_data()
+
+
+def _is_coded(value: Any) -> bool:
+    """ONNX's DequantizeLinear of constant codes, a scale and a zero for each output channel, as OpenVINO reads it."""
+    node = value.get_node()
+    if node.get_type_name() != "Multiply" or node.input_value(0).get_node().get_type_name() != "Subtract":
+        return False
+    if not _is_constant(value):
+        return False
+    codes, zeros, scales = _coded(value)
+    return str(codes.dtype) == "int8" and len(zeros) == len(scales) == len(codes)
 
 
 def _is_stored(value: Any) -> bool:

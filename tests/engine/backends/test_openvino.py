@@ -93,9 +93,12 @@ def test_arithmetic_is_float32_unless_the_name_says_otherwise() -> None:
 
 
 def test_the_identity_says_what_decides_the_bits(openvino: OpenVinoBackend) -> None:
-    told = {name: openvino.identity[name] for name in ("backend", "provider", "threads", "provider_options")}
+    told = {
+        name: openvino.identity[name] for name in ("backend", "provider", "threads", "provider_options", "rewrites")
+    }
     assert told == {
         "backend": "openvino", "provider": "CPU", "threads": "1", "provider_options": "inference_precision=f32",
+        "rewrites": "linear layers joined, convolutions split",
     }  # fmt: skip
 
 

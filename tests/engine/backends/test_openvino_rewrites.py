@@ -33,20 +33,25 @@ def kinds(model: Any) -> Counter[str]:
     return Counter(node.get_type_name() for node in model.get_ops())
 
 
-def convolution_and_split(axis: int = 1, half: bool = False, codes: bool = False) -> Any:
-    """[1, 3, 4, 4] -> two halves of a convolution of four channels."""
+def convolution_and_split(axis: int = 1, half: bool = False, codes: bool = False, scaled: bool = False) -> Any:
+    """[1, 3, 4, 4] -> two halves of a convolution of four channels; ``scaled`` codes are what ONNX dequantises."""
     entry = ops.parameter([1, 3, 4, 4], np.float32)
-    weights = ops.constant(values(4, 3, 1, 1).astype(np.int8 if codes else np.float16 if half else np.float32))
-    stored = ops.convert(weights, "f32") if half or codes else weights
+    coded = codes or scaled
+    weights = ops.constant(values(4, 3, 1, 1).astype(np.int8 if coded else np.float16 if half else np.float32))
+    stored = ops.convert(weights, "f32") if half or coded else weights
+    if scaled:
+        zeros = ops.reshape(ops.convert(ops.constant(values(4).astype(np.int8)), "f32"), [4, 1, 1, 1], False)
+        scales = ops.reshape(ops.constant(np.array([0.5, 1, 2, 4], np.float32)), [4, 1, 1, 1], False)
+        stored = ops.multiply(ops.subtract(stored, zeros), scales)
     convolution = ops.convolution(entry, stored, [1, 1], [0, 0], [0, 0], [1, 1])
     whole = ops.add(convolution, ops.constant(values(1, 4, 1, 1)))
     parts = ops.split(whole, ops.constant(axis), 2)
     return openvino.Model([ops.relu(parts.output(number)) for number in range(2)], [entry])
 
 
-@pytest.mark.parametrize("half", [False, True])
-def test_a_split_convolution_becomes_two(half: bool) -> None:
-    model = convolution_and_split(half=half)
+@pytest.mark.parametrize("stored", [{}, {"half": True}, {"scaled": True}])
+def test_a_split_convolution_becomes_two(stored: dict[str, Any]) -> None:
+    model = convolution_and_split(**stored)
     given = values(1, 3, 4, 4)
     expected = computed(model, given)
     assert split_convolutions(model) == 1
@@ -57,7 +62,7 @@ def test_a_split_convolution_becomes_two(half: bool) -> None:
 
 
 @pytest.mark.parametrize("kept", [{"axis": 2}, {"codes": True}])
-def test_a_convolution_stays_that_is_split_elsewhere_or_holds_codes(kept: dict[str, Any]) -> None:
+def test_a_convolution_stays_that_is_split_elsewhere_or_holds_bare_codes(kept: dict[str, Any]) -> None:
     assert split_convolutions(convolution_and_split(**kept)) == 0
 
 
