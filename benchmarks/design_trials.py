@@ -54,9 +54,12 @@ VARIANTS = {
             "channels": (48, 96, 144),
             "map_channels": (32, 48, 48),
             "attention_levels": (1, 2),
-            "norm_below": (0, 1),
+            "norm_below": (1,),
         },
         {},
+    ),
+    "two-levels": Variant(
+        {"channels": (48, 96), "map_channels": (32, 48), "attention_levels": (1,), "norm_below": (0,)}, {}
     ),
     "stem-1": Variant({"stem": 1}, {}),
     "attention-3": Variant({"attention_levels": (3,)}, {}),

@@ -54,7 +54,7 @@ class UNet(nn.Module):
         self.up = nn.ModuleList([Stage(config, level, 2 * widths[level]) for level in levels])
         self.grow = nn.ModuleList([conv(b, a, 1) for a, b in pairwise(widths)])
         # The norm of the block that follows runs over both halves of the concatenation at once, so a level whose output
-        # is weak beside the skip connection stays unheard whatever it computes (docs/training-log.md, run 4).
+        # is weak beside the skip connection is not heard. With this norm it is (docs/training-log.md, run 5).
         self.below = nn.ModuleDict({str(level): ChannelNorm(widths[level]) for level in config.norm_below})
         self.norm, self.leave = ChannelNorm(widths[0]), zero(conv(widths[0], channels))
 
