@@ -149,8 +149,7 @@ def main() -> None:
             sampling = replace(sampling, size_px=arguments.size)
             document["settings"].append(setting(bundle, threads, sampling, arguments.batches, arguments.repeats))
             write_json(arguments.json, document)  # what was measured is kept, whatever comes next
-    settings = document["settings"]
-    print(json.dumps([entry["stages_of_all_runs_in_memory"] for entry in settings], indent=1))
+    print(json.dumps([entry["stages_of_all_runs_in_memory"] for entry in document["settings"]], indent=1))
 
 
 if __name__ == "__main__":

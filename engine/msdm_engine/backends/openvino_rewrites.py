@@ -72,7 +72,8 @@ def split_convolutions(model: Any) -> int:
         if convolution.get_type_name() != "Convolution":
             continue
         weight = convolution.input_value(1)
-        if not (_is_stored(weight) or _is_coded(weight)):
+        stored = _is_stored(weight)
+        if not (stored or _is_coded(weight)):
             continue
         if _only_reader(convolution) is None or _only_reader(add) is None or not _is_constant(bias):
             continue
@@ -86,9 +87,7 @@ def split_convolutions(model: Any) -> int:
         width = channels // len(split.outputs())
         for number, output in enumerate(split.outputs()):
             low, high = number * width, (number + 1) * width
-            cut = (
-                _rows(weight, 0, low, high, ops) if _is_stored(weight) else _coded_rows(weight, low, high, ops)
-            ).output(0)
+            cut = _rows(weight, 0, low, high, ops) if stored else _coded_rows(weight, low, high, ops)
             part = ops.convolution(convolution.input_value(0), cut, *window)
             output.replace(ops.add(part, _rows(bias, 1, low, high, ops)).output(0))
         count += 1

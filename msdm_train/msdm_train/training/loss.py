@@ -71,10 +71,11 @@ def edm_loss(model: MSDM, batch: dict[str, Tensor], sigma: Tensor, noise: Tensor
     denoised = model(state + sigma[:, None, None, None] * noise, sigma, context)
     s = sigma[:, None, None, None]
     error = model.components((denoised - state).float())
-    weighted = (s**2 + model.std**2) / (s * model.std) ** 2 * error.square()
+    weight = (s**2 + model.std**2) / (s * model.std) ** 2
+    weighted = weight * error.square()
     image, maps = weighted[:, :3].mean(), weighted[:, 3:].mean()
     detail = _detail_error(model, error[:, :PICTURE], s)
-    regions = _region_error(model, error[:, :PICTURE], s, state[:, PICTURE : PICTURE + 1] > 0)
+    regions = _region_error(error[:, :PICTURE], weight[:, :PICTURE, 0, 0], state[:, PICTURE : PICTURE + 1] > 0)
     total = (image + maps) / 2 + DETAIL_WEIGHT * detail + REGION_WEIGHT * regions
     return LossParts(total, image.detach(), maps.detach(), detail.detach(), regions.detach())
 
@@ -87,10 +88,14 @@ def _detail_error(model: MSDM, error: Tensor, s: Tensor) -> Tensor:
     return ((data + noise) / (data * noise) * detail_bands(error).square()).mean()
 
 
-def _region_error(model: MSDM, error: Tensor, s: Tensor, foreground: Tensor) -> Tensor:
-    """Weighted squared error of the mean over foreground and over background, mean over both and the components."""
-    spread = model.std[:PICTURE]
-    weight = ((s**2 + spread**2) / (s * spread) ** 2)[..., 0, 0]
+def _region_error(error: Tensor, weight: Tensor, foreground: Tensor) -> Tensor:
+    """Squared error of the mean over foreground and over background, mean over both, the components and the batch.
+
+    Args:
+        error: [B, 3, H, W] along the components.
+        weight: [B, 3] of each component's square.
+        foreground: [B, 1, H, W] bool.
+    """
     squares = []
     for region in (foreground.to(error.dtype), (~foreground).to(error.dtype)):
         mean = (error * region).sum((2, 3)) / region.sum((2, 3)).clamp(min=1)
